@@ -1,0 +1,139 @@
+"""How the window grows and shrinks, by acknowledgements, delay and loss.
+
+The path to the agent has queues that we can't see: the gateway's, and the agent's own towards the
+destination, which it acknowledges only when written. The round trip tells how full they are: what
+it has above the smallest one seen is time spent queueing. The window is moved so that this stays
+near a small target, which fills the path and keeps a keystroke beside a bulk transfer quick (as
+LEDBAT and Vegas do). Loss shrinks it too, but is rare on a channel that rides on TCP.
+
+Decisions are taken once per round trip, on the smallest sample of that round: a single slow
+acknowledgement says more of the scheduler than of the path.
+
+The smallest round trip has to be measured again from time to time, for paths change, and a busy
+sender never sees one: its own queue is in every sample. So every ten seconds the window is halved
+for two rounds, which empties the queue, and the second of them tells. A window at its minimum can't
+be what fills a queue, either: then the path itself has become longer.
+"""
+
+from __future__ import annotations
+
+INITIAL_WINDOW = 32 * 1024
+MIN_WINDOW = 4 * 1024
+# Queueing time aimed at: this much, or this share of the empty path's round trip.
+MIN_TARGET = 0.005
+TARGET_SHARE = 0.25
+# How long the smallest round trip is believed.
+BASE_LIFETIME = 10.0
+MEASURING_ROUNDS = 2
+
+_INFINITY = float("inf")
+
+
+class CongestionControl:
+    """Moves ``window`` (bytes) within ``MIN_WINDOW`` and ``max_window``. Times are in seconds."""
+
+    __slots__ = (
+        "_base",
+        "_base_until",
+        "_limited",
+        "_measuring",
+        "_recovery_start",
+        "_resume_window",
+        "_round_minimum",
+        "_round_start",
+        "_sampled",
+        "_slow_start",
+        "_threshold",
+        "max_window",
+        "window",
+    )
+
+    def __init__(self, max_window: int) -> None:
+        self.max_window = max_window
+        self.window = INITIAL_WINDOW
+        self._threshold = INITIAL_WINDOW
+        self._slow_start = True
+        self._sampled = False
+        self._limited = False
+        self._base = _INFINITY
+        self._base_until = -_INFINITY
+        self._measuring = 0  # rounds left
+        self._resume_window = 0
+        self._round_start = -_INFINITY
+        self._round_minimum = _INFINITY
+        self._recovery_start = -_INFINITY
+
+    def limited(self) -> None:
+        """The window held data back. One that is not used says nothing about the path."""
+        self._limited = True
+
+    def acknowledged(self, size: int) -> None:
+        """``size`` bytes have arrived."""
+        # Without a sample nobody knows what a larger window does to the queues.
+        if self._slow_start and self._limited and (self._sampled or self.window < self._threshold):
+            self.window = min(self.window + size, self.max_window)
+
+    def sample(self, round_trip: float, now: float) -> None:
+        """The newest of the messages acknowledged just now took ``round_trip``."""
+        if self._base == _INFINITY:
+            self._base_until = now + BASE_LIFETIME
+        self._sampled = True
+        self._base = min(self._base, round_trip)
+        self._round_minimum = min(self._round_minimum, round_trip)
+        if now - round_trip >= self._round_start:
+            self._end_round(now)
+            self._limited = False
+            self._round_start = now
+            self._round_minimum = _INFINITY
+
+    def lost(self, sent_at: float, now: float) -> None:
+        """A message sent at ``sent_at`` was lost. One reduction answers all losses of a round."""
+        if sent_at >= self._recovery_start:
+            self._recovery_start = now
+            self._slow_start = False
+            self.window = max(self.window * 7 // 10, MIN_WINDOW)
+
+    def restart(self) -> None:
+        """Nothing is known of the path any more: after a timeout, or on a new connection."""
+        self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
+        self.window = MIN_WINDOW
+        self._slow_start = True
+        self._sampled = False
+        self._measuring = 0
+        self._round_start = -_INFINITY
+
+    def _end_round(self, now: float) -> None:
+        if self._measuring:
+            self._measuring -= 1
+            if not self._measuring:
+                self._rebase(now)
+                self.window = self._resume_window
+        elif now >= self._base_until and not self._slow_start:
+            self._measure(now)
+        else:
+            self._adjust(now)
+
+    def _measure(self, now: float) -> None:
+        if not self._limited:
+            # Little is sent, so the queue is empty anyway.
+            self._rebase(now)
+            return
+        self._measuring = MEASURING_ROUNDS
+        self._resume_window = self.window
+        self.window = max(self.window // 2, MIN_WINDOW)
+
+    def _rebase(self, now: float) -> None:
+        self._base = self._round_minimum
+        self._base_until = now + BASE_LIFETIME
+
+    def _adjust(self, now: float) -> None:
+        target = max(MIN_TARGET, self._base * TARGET_SHARE)
+        # 1 with empty queues, 0 at the target, and down to -1 beyond.
+        room = max(-1.0, 1 - (self._round_minimum - self._base) / target)
+        if room < 0 and self.window <= MIN_WINDOW:
+            self._rebase(now)
+        elif room < 0:
+            self._slow_start = False
+            self.window = max(self.window + int(room * self.window / 4), MIN_WINDOW)
+        elif self._limited and not self._slow_start:
+            self.window = min(self.window + int(room * self.window / 8) + 1, self.max_window)

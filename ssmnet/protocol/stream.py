@@ -1,0 +1,303 @@
+"""StreamSender and StreamReceiver: every message once, in order, over a path that loses some.
+
+Each direction numbers its stream data messages from 0. An acknowledgement names exactly one
+message, so the sender knows what is missing and repairs several losses in one round trip:
+
+- a message is *in flight* from its transmission to its acknowledgement, or until it is given up;
+- it is given up when messages sent three or more after it have been acknowledged, or one sent
+  after it and the time a round trip takes has passed; or, with nothing acknowledged at all for a
+  retransmission timeout, together with all that is in flight;
+- what is given up waits as *lost*, goes out again before anything new, and still counts as
+  acknowledged if the first transmission turns out to have arrived.
+
+A message is on the sender's list before its bytes leave, so no acknowledgement can come too early,
+and nothing is ever dropped from the list: who has more to send waits for the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+
+import msgspec
+
+from .buffer import Buffer
+from .congestion import CongestionControl
+from .message import AgentMessage, MessageType
+from .recovery import RoundTripTime
+from .window import MAX_BYTES, MAX_MESSAGES, Window
+
+REORDERING_THRESHOLD = 3
+# Of the round trip: how long a message may be overtaken before it counts as lost (RFC 9002).
+TIME_THRESHOLD = 9 / 8
+
+# The agent repairs one loss per 100 ms while it runs on at 700 messages a second, so a burst of
+# losses needs as large a buffer as the agent's own.
+MAX_REORDERED_MESSAGES = 100_000
+MAX_REORDERED_BYTES = 128 * 1024 * 1024
+
+
+class _Sent(msgspec.Struct, gc=False):
+    """A message that has not been acknowledged."""
+
+    sequence_number: int
+    wire: bytes
+    order: int  # of this transmission among all
+    sent_at: float
+    first_sent_at: float
+    repeated: bool = False  # or read late: its acknowledgement does not tell the round trip
+
+
+class StreamSender:
+    """Numbers, keeps and repeats the messages of one direction. Times are in seconds.
+
+    ``progress_at`` is when something was last acknowledged, or sent with nothing in flight.
+    """
+
+    def __init__(
+        self,
+        message_type: MessageType,
+        message_ids: Iterator[bytes],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_messages: int = MAX_MESSAGES,
+    ) -> None:
+        self._message_type = message_type
+        self._message_ids = message_ids
+        self._congestion = CongestionControl(max_bytes)
+        self.window = Window(
+            self._congestion.window, max_bytes=max_bytes, max_messages=max_messages
+        )
+        self.round_trip_time = RoundTripTime()
+        self.next_number = 0
+        self.retransmissions = 0
+        self.progress_at = self._waiting_since = float("-inf")
+        self._lowest = 0
+        self._order = 0
+        self._highest_acknowledged = -1  # order of transmission
+        self._in_flight: dict[int, _Sent] = {}  # in order of transmission
+        self._lost: dict[int, _Sent] = {}
+        self._lost_numbers: list[int] = []  # a heap
+        self._loss_timer: float | None = None
+        self._acknowledged_bytes = 0
+        self._newest: _Sent | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was sent has been acknowledged."""
+        return not self._in_flight and not self._lost
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the window lets a new message go."""
+        return not self._lost and self.window.allows(self.next_number - self._lowest)
+
+    def can_send(self) -> bool:
+        """As ``has_room``, asked by one who has something to send: no for an answer is noted."""
+        if self.has_room:
+            return True
+        self._congestion.limited()
+        return False
+
+    def send(self, payload_type: int, payload: Buffer, created_date: int, now: float) -> bytes:
+        """The next message, now in flight. The window is the caller's to ask; see can_send."""
+        wire = AgentMessage(
+            self._message_type,
+            payload,
+            self.next_number,
+            payload_type,
+            message_id=next(self._message_ids),
+            created_date=created_date,
+        ).serialize()
+        self._transmit(_Sent(self.next_number, wire, self._order, now, now), now)
+        self.next_number += 1
+        return wire
+
+    def resend(self, now: float) -> bytes | None:
+        """The oldest lost message, in flight again; None when there is none, or no room."""
+        if not self._lost or not self.window.is_open:
+            return None
+        # Those that were acknowledged meanwhile are still in the heap.
+        while (number := heappop(self._lost_numbers)) not in self._lost:
+            pass
+        sent = self._lost.pop(number)
+        sent.order = self._order
+        sent.sent_at = now
+        sent.repeated = True
+        self._transmit(sent, now)
+        self.retransmissions += 1
+        return sent.wire
+
+    def acknowledge(self, number: int) -> None:
+        """One message has arrived. Call ``settle`` after the last of a burst."""
+        sent = self._in_flight.pop(number, None)
+        if sent is not None:
+            self.window.in_flight -= len(sent.wire)
+        elif (sent := self._lost.pop(number, None)) is None:
+            return
+        self._acknowledged_bytes += len(sent.wire)
+        self._highest_acknowledged = max(self._highest_acknowledged, sent.order)
+        if not sent.repeated or self.round_trip_time.smoothed is None:
+            self._newest = sent
+
+    def settle(self, now: float) -> None:
+        """Draw the conclusions from the acknowledgements of a burst."""
+        if not self._acknowledged_bytes:
+            return
+        self.progress_at = self._waiting_since = now
+        self._congestion.acknowledged(self._acknowledged_bytes)
+        self._acknowledged_bytes = 0
+        if self._newest is not None:
+            # Karn's rule: the acknowledgement of a repeated message does not tell which of its
+            # transmissions it answers. The first is an upper bound, better than no idea at all.
+            sample = now - self._newest.first_sent_at
+            self.round_trip_time.update(sample)
+            if not self._newest.repeated:
+                self._congestion.sample(sample, now)
+            self._newest = None
+        self._find_losses(now)
+        self._follow()
+
+    def postpone(self, now: float) -> None:
+        """Acknowledgements were not read for a while: count the time from ``now``."""
+        self._waiting_since = now
+        for sent in self._in_flight.values():
+            sent.repeated = True
+
+    def get_timer(self) -> float | None:
+        """When ``handle_timer`` is due."""
+        if not self._in_flight:
+            return None
+        timeout = self._waiting_since + self.round_trip_time.timeout
+        return timeout if self._loss_timer is None else min(timeout, self._loss_timer)
+
+    def handle_timer(self, now: float) -> None:
+        """Give up what is overdue; ``resend`` has it then."""
+        if self._in_flight and now >= self._waiting_since + self.round_trip_time.timeout:
+            self.round_trip_time.back_off()
+            self.restart(now)
+        elif self._loss_timer is not None and now >= self._loss_timer:
+            self._find_losses(now)
+            self._follow()
+
+    def restart(self, now: float) -> None:
+        """Give up all that is in flight and start with a small window."""
+        self._lost.update(self._in_flight)
+        self._in_flight.clear()
+        self._lost_numbers = sorted(self._lost)
+        self._loss_timer = None
+        self.window.in_flight = 0
+        self._waiting_since = now
+        self._congestion.restart()
+        self._follow()
+
+    def _transmit(self, sent: _Sent, now: float) -> None:
+        if not self._in_flight:
+            self._waiting_since = now
+            if not self._lost:
+                self.progress_at = now
+        self._in_flight[sent.sequence_number] = sent
+        self._order += 1
+        self.window.in_flight += len(sent.wire)
+
+    def _follow(self) -> None:
+        self.window.limit = self._congestion.window
+        while (
+            self._lowest < self.next_number
+            and self._lowest not in self._in_flight
+            and self._lowest not in self._lost
+        ):
+            self._lowest += 1
+
+    def _find_losses(self, now: float) -> None:
+        self._loss_timer = None
+        patience = TIME_THRESHOLD * max(
+            self.round_trip_time.smoothed or 0.0, self.round_trip_time.latest
+        )
+        for number, sent in list(self._overtaken()):
+            overtaken_by = self._highest_acknowledged - sent.order
+            if overtaken_by >= REORDERING_THRESHOLD or now >= sent.sent_at + patience:
+                self._give_up(number, now)
+            elif self._loss_timer is None:
+                self._loss_timer = sent.sent_at + patience
+
+    def _overtaken(self) -> Iterator[tuple[int, _Sent]]:
+        for number, sent in self._in_flight.items():
+            if sent.order > self._highest_acknowledged:
+                return
+            yield number, sent
+
+    def _give_up(self, number: int, now: float) -> None:
+        sent = self._lost[number] = self._in_flight.pop(number)
+        heappush(self._lost_numbers, number)
+        self.window.in_flight -= len(sent.wire)
+        self._congestion.lost(sent.sent_at, now)
+
+
+class StreamReceiver:
+    """Puts the far end's messages in order.
+
+    ``process`` is called for each message in order, and answers whether it took it. What it does
+    not take is neither processed nor acknowledged: the far end sends it again.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[AgentMessage], bool],
+        *,
+        max_messages: int = MAX_REORDERED_MESSAGES,
+        max_bytes: int = MAX_REORDERED_BYTES,
+    ) -> None:
+        self._process = process
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._waiting: dict[int, AgentMessage] = {}
+        self._waiting_bytes = 0
+        self.expected = 0
+        self.duplicates = 0
+
+    def receive(self, message: AgentMessage) -> bool:
+        """Take a message; whether it must be acknowledged.
+
+        A duplicate must: the far end sends it again because its acknowledgement was lost.
+        """
+        number = message.sequence_number
+        if number > self.expected:
+            return self._keep(message)
+        if number < self.expected:
+            self.duplicates += 1
+            return True
+        if not self._process(message):
+            return False
+        self.expected += 1
+        if self._waiting:
+            self._discard(number)
+            self.drain()
+        return True
+
+    def drain(self) -> None:
+        """Process what has waited for a gap to close, or for ``process`` to be ready."""
+        while (message := self._waiting.get(self.expected)) and self._process(message):
+            self._discard(self.expected)
+            self.expected += 1
+
+    def _keep(self, message: AgentMessage) -> bool:
+        number = message.sequence_number
+        if number in self._waiting:
+            self.duplicates += 1
+            return True
+        size = len(message.payload)
+        if number - self.expected > self._max_messages:
+            return False
+        if self._waiting_bytes + size > self._max_bytes:
+            return False
+        # A view would keep alive the whole chunk that was read from the socket.
+        message.payload = bytes(message.payload)
+        self._waiting[number] = message
+        self._waiting_bytes += size
+        return True
+
+    def _discard(self, number: int) -> None:
+        message = self._waiting.pop(number, None)
+        if message is not None:
+            self._waiting_bytes -= len(message.payload)

@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# The same examples on each run and each machine; a slow machine is no failure.
+settings.register_profile("deterministic", derandomize=True, database=None, deadline=None)
+settings.load_profile("deterministic")

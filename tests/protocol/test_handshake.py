@@ -1,0 +1,288 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssmnet.errors import HandshakeError
+from ssmnet.protocol.handshake import CLIENT_VERSION, Handshake, SessionType
+from ssmnet.protocol.message import MessageType, PayloadType, parse
+from tests.protocol import vectors
+
+FORWARD = {"portNumber": "80", "type": "LocalPortForwarding"}
+
+
+def request(
+    session_type: object = "Port",
+    properties: object = None,
+    version: object = "3.3.0.0",
+    **more: object,
+) -> bytes:
+    parameters = {"SessionType": session_type, "Properties": properties}
+    action = {"ActionType": "SessionType", "ActionParameters": parameters}
+    return json.dumps(
+        {"AgentVersion": version, "RequestedClientActions": [action], **more}
+    ).encode()
+
+
+def answer(payload: bytes) -> tuple[Handshake, Any]:
+    handshake = Handshake()
+    return handshake, json.loads(handshake.receive_request(payload))
+
+
+def announced(**arguments: Any) -> Handshake:
+    return answer(request(**arguments))[0]
+
+
+# --- the recorded handshakes
+
+RECORDED = [name for name in vectors.NAMES if name.startswith(("port", "raw", "nonint"))]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recorded_request_gets_the_recorded_answer(name: str):
+    messages = [parse(line.data) for line in vectors.read(name) if line.data]
+    payload = {m.payload_type: m.payload for m in messages if m.message_type.endswith("data")}
+    handshake, response = answer(bytes(payload[PayloadType.HANDSHAKE_REQUEST]))
+    recorded = json.loads(payload[PayloadType.HANDSHAKE_RESPONSE])
+    assert response.pop("ClientVersion") == CLIENT_VERSION
+    assert recorded.pop("ClientVersion")
+    recorded["Errors"] = recorded["Errors"] or []  # the reference client says null
+    assert response == recorded
+    handshake.receive_complete(payload[PayloadType.HANDSHAKE_COMPLETE])
+    assert handshake.agent_version == "3.3.0.0"
+    assert handshake.session_type in list(SessionType)
+    assert handshake.is_port_forward is handshake.multiplexes is name.startswith("port")
+    assert MessageType.OUTPUT_STREAM_DATA in {m.message_type for m in messages}
+
+
+def test_kms_is_answered_as_unsupported_until_it_is_there():
+    messages = [parse(line.data) for line in vectors.read("shell_kms_encrypted") if line.data]
+    payload = next(m.payload for m in messages if m.payload_type == PayloadType.HANDSHAKE_REQUEST)
+    _, response = answer(bytes(payload))
+    status = {a["ActionType"]: a["ActionStatus"] for a in response["ProcessedClientActions"]}
+    assert status == {"SessionType": 1, "KMSEncryption": 3}
+
+
+# --- requests
+
+
+@pytest.mark.parametrize("session_type", SessionType)
+def test_each_known_session_type_is_accepted(session_type: SessionType):
+    handshake, response = answer(request(session_type))
+    assert handshake.session_type == session_type
+    assert response == {
+        "ClientVersion": CLIENT_VERSION,
+        "ProcessedClientActions": [
+            {"ActionType": "SessionType", "ActionStatus": 1, "ActionResult": None, "Error": ""}
+        ],
+        "Errors": [],
+    }
+
+
+def test_an_unknown_session_type_has_failed():
+    handshake, response = answer(request("Dance"))
+    (action,) = response["ProcessedClientActions"]
+    assert action["ActionStatus"] == 2
+    assert "Dance" in action["Error"]
+    assert response["Errors"] == [action["Error"]]
+    assert handshake.session_type == ""
+
+
+def test_an_unknown_action_is_unsupported_and_the_others_are_done():
+    payload = json.loads(request("Port", FORWARD))
+    payload["RequestedClientActions"].insert(0, {"ActionType": "Somersault"})
+    handshake, response = answer(json.dumps(payload).encode())
+    first, second = response["ProcessedClientActions"]
+    assert (first["ActionType"], first["ActionStatus"]) == ("Somersault", 3)
+    assert "Somersault" in first["Error"]
+    assert second["ActionStatus"] == 1
+    assert response["Errors"] == [first["Error"]]
+    assert handshake.session_type == "Port"
+
+
+def test_properties_are_texts_whatever_they_were():
+    handshake = announced(properties={"portNumber": 80, "type": "LocalPortForwarding", "x": None})
+    assert handshake.properties["portNumber"] == "80"
+    assert handshake.is_port_forward
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{}",
+        b'{"RequestedClientActions":null,"AgentVersion":null}',
+        b'{"AgentVersion":"3.3.0.0","RequestedClientActions":[],"New":1}',
+    ],
+)
+def test_a_request_for_nothing_is_answered(payload: bytes):
+    handshake, response = answer(payload)
+    assert response["ProcessedClientActions"] == []
+    assert handshake.session_type == ""
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"{" * 100_000,
+        b'{"AgentVersion":3}',
+        b'{"RequestedClientActions":{}}',
+        b'{"RequestedClientActions":[{"ActionType":"SessionType"}]}',
+        b'{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":"Port"}]}',
+        request(7),
+        request("Port", ["portNumber"]),
+    ],
+)
+def test_a_request_that_can_not_be_read_ends_the_session(payload: bytes):
+    with pytest.raises(HandshakeError):
+        Handshake().receive_request(payload)
+
+
+def test_properties_as_deep_as_they_are_read_are_also_written():
+    def deep(depth: int) -> bytes:
+        return request("Port", {"x": 0}).replace(b"0}", b"[" * depth + b"]" * depth + b"}")
+
+    outcomes = set()
+    for depth in (10, 100, 400, *range(900, 1100), 5_000, 20_000, 100_000):
+        try:
+            Handshake().receive_request(deep(depth))
+            outcomes.add("read")
+        except HandshakeError:
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
+# --- the end of the handshake
+
+
+def test_the_customers_message_is_kept():
+    handshake = announced()
+    handshake.receive_complete(b'{"HandshakeTimeToComplete":1,"CustomerMessage":"hello"}')
+    assert handshake.customer_message == "hello"
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"CustomerMessage":null}'])
+def test_there_need_not_be_a_message(payload: bytes):
+    handshake = announced()
+    handshake.receive_complete(payload)
+    assert handshake.customer_message == ""
+
+
+def test_an_end_that_can_not_be_read_ends_the_session():
+    with pytest.raises(HandshakeError):
+        announced().receive_complete(b"no")
+
+
+def test_there_is_no_end_before_a_session_type_was_named():
+    with pytest.raises(HandshakeError):
+        Handshake().receive_complete(b"{}")
+    with pytest.raises(HandshakeError):
+        announced(session_type="Dance").receive_complete(b"{}")
+
+
+# --- versions
+
+
+@pytest.mark.parametrize(
+    ("version", "multiplexes", "keep_alive", "flag"),
+    [
+        ("2.3.722.0", False, True, False),
+        ("2.3.722.1", False, True, True),
+        ("3.0.196.0", False, True, True),
+        ("3.0.197.0", True, True, True),
+        ("3.0.1000", True, True, True),
+        ("3.1.1511.0", True, True, True),
+        ("3.1.1511.1", True, False, True),
+        ("3.3.0.0", True, False, True),
+        ("10.0.0.0", True, False, True),
+        ("", False, True, False),
+        ("3.x", False, True, False),
+        ("3.3.0.0.0", False, True, False),
+        ("٣.3.0.0", False, True, False),
+        ("9" * 5000, False, True, False),
+    ],
+)
+def test_the_agents_version_switches_behaviour(
+    version: str, multiplexes: bool, keep_alive: bool, flag: bool
+):
+    handshake = announced(properties=FORWARD, version=version)
+    assert handshake.multiplexes is multiplexes
+    assert handshake.needs_keep_alive is keep_alive
+    assert handshake.knows_terminate_flag is flag
+
+
+def test_an_agent_without_a_version_is_taken_for_the_oldest():
+    assert not announced(properties=FORWARD, version=None).multiplexes
+
+
+def test_a_raw_stream_is_not_multiplexed():
+    assert not announced(properties={"portNumber": "22"}).multiplexes
+    assert not announced(properties=None).is_port_forward
+
+
+def test_our_version_is_one_that_the_agent_multiplexes_for_and_does_not_nag():
+    version = tuple(map(int, CLIENT_VERSION.split(".")))
+    assert version > (1, 2, 331, 0)
+    assert version >= (1, 1, 70)
+    assert version > (1, 2, 764, 0)
+
+
+# --- anything at all
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+actions = st.lists(
+    st.one_of(
+        values,
+        st.fixed_dictionaries(
+            {"ActionType": st.one_of(st.just("SessionType"), values)},
+            optional={
+                "ActionParameters": st.one_of(
+                    values,
+                    st.fixed_dictionaries(
+                        {"SessionType": st.one_of(st.sampled_from([*SessionType]), values)},
+                        optional={"Properties": values},
+                    ),
+                )
+            },
+        ),
+    ),
+    max_size=3,
+)
+anything = st.one_of(
+    st.binary(max_size=50),
+    st.fixed_dictionaries({"RequestedClientActions": st.one_of(values, actions)}).map(
+        lambda value: json.dumps(value).encode()
+    ),
+    st.builds(request, values, values, values),
+)
+
+
+@settings(max_examples=300)
+@given(anything)
+def test_any_request_is_answered_or_ends_the_session(payload: bytes):
+    handshake = Handshake()
+    try:
+        response = json.loads(handshake.receive_request(payload))
+    except HandshakeError:
+        return
+    assert response["ClientVersion"] == CLIENT_VERSION
+    assert isinstance(handshake.multiplexes, bool)
+
+
+@given(st.one_of(anything, values.map(lambda value: json.dumps(value).encode())))
+def test_any_end_is_read_or_ends_the_session(payload: bytes):
+    handshake = announced()
+    try:
+        handshake.receive_complete(payload)
+    except HandshakeError:
+        return
+    assert isinstance(handshake.customer_message, str)

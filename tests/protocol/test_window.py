@@ -1,0 +1,39 @@
+from ssmnet.protocol.window import MAX_BYTES, MAX_MESSAGES, Window
+
+
+def test_is_open_until_the_limit_is_in_flight():
+    window = Window(1000)
+    window.in_flight = 999
+    assert window.is_open
+    window.in_flight = 1000
+    assert not window.is_open
+
+
+def test_a_limit_above_the_maximum_does_not_count():
+    window = Window(1000, max_bytes=500)
+    window.in_flight = 500
+    assert not window.is_open
+
+
+def test_a_new_message_may_not_run_too_far_ahead_of_the_oldest():
+    window = Window(1000, max_messages=10)
+    assert window.allows(9)
+    assert not window.allows(10)
+
+
+def test_a_new_message_needs_room():
+    window = Window(1000)
+    window.in_flight = 1000
+    assert not window.allows(0)
+
+
+def test_never_runs_further_ahead_than_the_smallest_far_end_keeps():
+    assert MAX_MESSAGES < 10_000
+
+
+def test_the_bounds_hold_by_default():
+    window = Window(1 << 40)
+    window.in_flight = MAX_BYTES
+    assert not window.is_open
+    window.in_flight = 0
+    assert not window.allows(MAX_MESSAGES)
