@@ -1,0 +1,166 @@
+"""A real far end on this machine: gateway and agent, for tests, demonstrations and measurements.
+
+::
+
+    async with Loopback() as loopback:
+        os.environ.update(loopback.environment)
+        ...  # any AWS client and any Session Manager client can now talk to loopback.target
+
+It listens on a loopback address only, checks every signature, and its agent dials real TCP
+destinations from this machine. There are port sessions so far: multiplexed, basic mode and raw.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Callable, Container
+from typing import Self
+
+from .agent import Agent
+from .documents import SessionRequest, session_request
+from .gateway import (
+    AWAY_LIMIT,
+    INSTANCE_ID,
+    OPEN_TIMEOUT,
+    REGION,
+    AgentOffer,
+    AgentSettings,
+    Gateway,
+)
+from .port import SETUP_TIME
+from .sigv4 import Credentials
+
+__all__ = ["Agent", "AgentOffer", "Loopback", "SessionRequest", "session_request"]
+
+
+class Loopback:
+    """A gateway and one online instance, from ``async with`` to its end.
+
+    ``port`` 0 takes a free one. ``tls`` makes it https and wss on ``localhost``; ``ca_file`` is the
+    PEM file that clients should trust then. ``allow_unsigned`` lets WebSockets in that carry no
+    signature, as clients did before session-manager-plugin 1.2.764. ``denied`` names API actions
+    such as ``"StartSession"`` that are answered with AccessDeniedException.
+
+    The agent has the real one's habits but for its sleep of 1 ms after each message, which ``pace``
+    switches on; ``ideal`` switches its vices off. ``setup_time`` is how many seconds it drops input
+    after the handshake. ``offer`` is told of each new session and has to bring its own agent.
+
+    ``open_timeout`` bounds the wait for a WebSocket's first message, ``away_limit`` how long a
+    session lives without its client; both in seconds.
+    """
+
+    region = REGION
+    target = INSTANCE_ID
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        ca_file: str | None = None,
+        allow_unsigned: bool = False,
+        denied: Container[str] = (),
+        pace: bool = False,
+        ideal: bool = False,
+        agent_version: str = "3.3.0.0",
+        setup_time: float = SETUP_TIME,
+        offer: Callable[[AgentOffer], None] | None = None,
+        open_timeout: float = OPEN_TIMEOUT,
+        away_limit: float = AWAY_LIMIT,
+    ) -> None:
+        self.access_key_id = "AKIA" + secrets.token_hex(8).upper()
+        self.secret_access_key = secrets.token_urlsafe(30)
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._ca_file = ca_file
+        self._gateway = Gateway(
+            credentials=Credentials(self.access_key_id, self.secret_access_key),
+            allow_unsigned=allow_unsigned,
+            denied=denied,
+            agent=AgentSettings(agent_version, pace, ideal, setup_time),
+            offer=offer,
+            open_timeout=open_timeout,
+            away_limit=away_limit,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._gateway.start(self._host, self._port, self._tls)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._gateway.close()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the API is; its WebSockets are on the same host and port."""
+        return self._gateway.endpoint_url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client's environment has to hold to find this far end and nothing else."""
+        environment = {
+            "AWS_ENDPOINT_URL_SSM": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        if self._ca_file is not None:
+            environment["AWS_CA_BUNDLE"] = self._ca_file
+            environment["SSL_CERT_FILE"] = self._ca_file
+        return environment
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are alive."""
+        return len(self._gateway.sessions)
+
+    @property
+    def session_ids(self) -> list[str]:
+        """The ids of the sessions that are alive."""
+        return list(self._gateway.sessions)
+
+    @property
+    def sessions_started(self) -> int:
+        """How many sessions there have been."""
+        return self._gateway.sessions_started
+
+    @property
+    def sessions_terminated(self) -> int:
+        """How many sessions have ended."""
+        return self._gateway.sessions_terminated
+
+    @property
+    def clients(self) -> int:
+        """How many sessions have their client's WebSocket open."""
+        return sum(session.client is not None for session in self._gateway.sessions.values())
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections to destinations the agent has open."""
+        return sum(agent.connections for agent in self._gateway.agents.values())
+
+    def agent(self, session_id: str) -> Agent:
+        """The built-in agent's core of a session, for a look at its counters. Raises KeyError."""
+        return self._gateway.agents[session_id].agent
+
+    def fail_next(self, code: str, message: str = "", times: int = 1) -> None:
+        """Answer the next API calls with an AWS error such as ``"ThrottlingException"``."""
+        self._gateway.api.fail_next(code, message, times)
+
+    def cut_clients(self) -> None:
+        """Reset every client's WebSocket; the sessions live on and can be resumed."""
+        self._gateway.cut_clients()
+
+    def close_clients(self, code: int = 1000, reason: str = "Bye") -> None:
+        """Close every client's WebSocket in good order; the sessions live on."""
+        self._gateway.close_clients(code, reason)
+
+    def end_sessions(self, output: str = "") -> None:
+        """End every session, as an administrator or a time limit does."""
+        for session in list(self._gateway.sessions.values()):
+            session.end(output)

@@ -1,0 +1,307 @@
+"""The gateway: AWS's control plane and message gateway for one instance, on a loopback address.
+
+``/`` answers the AmazonSSM calls, ``/v1/data-channel/<session-id>`` is the WebSocket of both sides
+of a session; whose it is shows by the token in its first message. The built-in agent needs no
+WebSocket: it is attached when the client first opens its channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import ssl
+from collections import deque
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from . import sigv4
+from .api import MAX_BODY, Api, ApiError, check_signature
+from .documents import SessionRequest
+from .driver import BuiltInAgent
+from .port import SETUP_TIME
+from .relay import Session
+from .websocket import CLOSE_TIMEOUT, WebSocketSide
+
+INSTANCE_ID = "i-0123456789abcdef0"
+REGION = "us-east-1"
+PATH = "/v1/data-channel/"
+QUERY = "role=publish_subscribe&cell-number=AAEAAcbHQXRrzjxEXCyrzHZcAxsEEzAB"
+
+# Limits; seconds, bytes, counts.
+OPEN_TIMEOUT = 10.0
+AWAY_LIMIT = 300.0
+MAX_MESSAGE = 1024 * 1024
+MAX_SESSIONS = 10_000
+_REMEMBERED = 10_000
+
+_VERSION = re.compile(r"\d+(\.\d+){0,3}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_POLICY_VIOLATION = 1008
+
+
+class _OpenDataChannel(msgspec.Struct, rename="pascal"):
+    """The first message of either side; an agent names its instance instead of its version."""
+
+    message_schema_version: str
+    request_id: str
+    token_value: str
+    client_id: str
+    client_version: str | None = None
+    client_instance_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOffer:
+    """What an agent of one's own needs to join a session by WebSocket.
+
+    Call ``complete(output)`` to say that the session is over.
+    """
+
+    session_id: str
+    url: str
+    token: str
+    request: SessionRequest
+    complete: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """How the built-in agent behaves; see agent.Agent."""
+
+    version: str = "3.3.0.0"
+    pace: bool = False
+    ideal: bool = False
+    setup_time: float = SETUP_TIME
+
+
+class Gateway:
+    """Serves one loopback address from start() to close().
+
+    ``denied`` names API actions that IAM denies. ``offer`` is told of each new session, which then
+    has no built-in agent.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: sigv4.Credentials,
+        allow_unsigned: bool = False,
+        denied: Container[str] = (),
+        agent: AgentSettings | None = None,
+        offer: Callable[[AgentOffer], None] | None = None,
+        open_timeout: float = OPEN_TIMEOUT,
+        away_limit: float = AWAY_LIMIT,
+    ) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.sessions_started = 0
+        self.sessions_terminated = 0
+        self.agents: dict[str, BuiltInAgent] = {}
+        self.endpoint_url = ""
+        self._credentials = credentials
+        self._allow_unsigned = allow_unsigned
+        self._agent = agent or AgentSettings()
+        self._offer = offer
+        self._open_timeout = open_timeout
+        self._away_limit = away_limit
+        self._away: dict[str, asyncio.TimerHandle] = {}
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED)
+        self._sides: set[WebSocketSide] = set()
+        self._runner: web.AppRunner | None = None
+        self.api = Api(
+            credentials=credentials,
+            region=REGION,
+            instance_id=INSTANCE_ID,
+            agent_version=self._agent.version,
+            denied=denied,
+            sessions=self.sessions,
+            ended=self._ended,
+            open_session=self._open_session,
+            stream_url=self._stream_url,
+        )
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Listen. ``host`` must be a loopback address."""
+        if not ip_address(host).is_loopback:
+            raise ValueError(f"{host} is not a loopback address")
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_post("/", self.api.handle)
+        app.router.add_get(PATH + "{session_id}", self._data_channel)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
+        port = self._runner.addresses[0][1]
+        shown = "localhost" if tls else f"[{host}]" if ":" in host else host
+        self.endpoint_url = f"{'https' if tls else 'http'}://{shown}:{port}"
+
+    async def close(self) -> None:
+        """End every session and close every socket."""
+        for session in list(self.sessions.values()):
+            session.end("")
+        for agent in self.agents.values():
+            agent.abort()
+        await asyncio.gather(*(side.wait_closed() for side in list(self._sides)))
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def cut_clients(self) -> None:
+        """Reset every client's WebSocket; the sessions live on."""
+        for session in self.sessions.values():
+            if session.client is not None:
+                session.client.abort()
+
+    def close_clients(self, code: int = 1000, reason: str = "Bye") -> None:
+        """Close every client's WebSocket in good order; the sessions live on."""
+        for session in self.sessions.values():
+            if session.client is not None:
+                session.client.close(code, reason)
+
+    def _stream_url(self, session_id: str) -> str:
+        return f"{self.endpoint_url.replace('http', 'ws', 1)}{PATH}{session_id}?{QUERY}"
+
+    # Sessions.
+
+    def _open_session(self, target: str, request: SessionRequest) -> Session:
+        if len(self.sessions) >= MAX_SESSIONS:
+            raise ApiError("ThrottlingException", "Rate exceeded")
+        session_id = f"loopback-{secrets.token_hex(9)[:17]}"
+        session = Session(session_id, target=target, request=request, over=self._session_over)
+        self.sessions[session_id] = session
+        self.sessions_started += 1
+        self._expect_client(session)
+        self._forget_agents()
+        if self._offer is not None:
+            url, token = self._stream_url(session_id), session.agent_token
+            self._offer(AgentOffer(session_id, url, token, request, session.end))
+        return session
+
+    def _session_over(self, session: Session) -> None:
+        del self.sessions[session.id]
+        self._ended.append(session.id)
+        self.sessions_terminated += 1
+        away = self._away.pop(session.id, None)
+        if away is not None:
+            away.cancel()
+
+    def _expect_client(self, session: Session) -> None:
+        """A session whose client stays away ends."""
+        loop = asyncio.get_running_loop()
+        self._away[session.id] = loop.call_later(self._away_limit, session.end, "timed out")
+
+    def _start_agent(self, session: Session) -> None:
+        agent = BuiltInAgent(
+            session.request,
+            session_id=session.id,
+            agent_version=self._agent.version,
+            pace=self._agent.pace,
+            ideal=self._agent.ideal,
+            setup_time=self._agent.setup_time,
+            send=session.from_agent,
+            flow=lambda full: session.agent_flow(agent, full),
+            ended=session.end,
+        )
+        self.agents[session.id] = agent
+        session.attach_agent(agent)
+        agent.start()
+
+    def _forget_agents(self) -> None:
+        """Those of ended sessions stay until their last destination is closed."""
+        gone = [
+            session_id
+            for session_id, agent in self.agents.items()
+            if session_id not in self.sessions and not agent.connections
+        ]
+        for session_id in gone:
+            del self.agents[session_id]
+
+    # The WebSocket.
+
+    async def _data_channel(self, request: web.Request) -> web.StreamResponse:
+        try:
+            self._check_upgrade(request)
+        except ApiError as error:
+            return web.json_response({"__type": error.code, "message": str(error)}, status=403)
+        session = self.sessions.get(request.match_info["session_id"])
+        if session is None or request.query.get("role") != "publish_subscribe":
+            return web.json_response({"message": "No such session."}, status=404)
+        ws = web.WebSocketResponse(
+            timeout=CLOSE_TIMEOUT,
+            max_msg_size=MAX_MESSAGE,
+            compress=False,
+            # 0 makes aiohttp's own sending wait whenever the transport is full.
+            writer_limit=0,
+        )
+        await ws.prepare(request)
+        role = await self._opened(ws, session)
+        if role is None or session.ended or request.transport is None:
+            await ws.close(code=_POLICY_VIOLATION)
+        else:
+            await self._serve(ws, request.transport, session, role)
+        return ws
+
+    def _check_upgrade(self, request: web.Request) -> None:
+        path, _, query = request.raw_path.partition("?")
+        received = sigv4.Request(request.method, path, query, list(request.headers.items()))
+        if self._allow_unsigned and not sigv4.is_signed(received):
+            return
+        check_signature(request, b"", self._credentials, REGION, "ssmmessages")
+
+    async def _opened(self, ws: web.WebSocketResponse, session: Session) -> str | None:
+        """Read the first message: whose WebSocket is that?"""
+        try:
+            message = await ws.receive(timeout=self._open_timeout)
+            if message.type is not WSMsgType.TEXT:
+                return None
+            opening = msgspec.json.decode(message.data, type=_OpenDataChannel)
+        except (TimeoutError, msgspec.MsgspecError):
+            return None
+        role = session.role_of(opening.token_value)
+        if opening.message_schema_version != "1.0" or not _UUID.fullmatch(opening.request_id):
+            return None
+        if role == "client" and not (
+            _UUID.fullmatch(opening.client_id) and _VERSION.fullmatch(opening.client_version or "")
+        ):
+            return None
+        return role
+
+    async def _serve(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        session: Session,
+        role: str,
+    ) -> None:
+        """Relay one side of a session until its WebSocket ends."""
+        if role == "agent":
+            side = WebSocketSide(ws, transport, lambda full: session.agent_flow(side, full))
+        else:
+            side = WebSocketSide(ws, transport, lambda full: session.client_flow(side, full))
+        self._sides.add(side)
+        try:
+            if role == "agent":
+                session.attach_agent(side)
+                await side.run(lambda data: session.from_agent((data,)))
+            else:
+                self._client_came(session, side)
+                await side.run(session.from_client)
+        finally:
+            self._sides.discard(side)
+            if role == "agent":
+                session.detach_agent(side)
+            elif session.detach_client(side) and not session.ended:
+                self._expect_client(session)
+            await side.wait_closed()
+
+    def _client_came(self, session: Session, side: WebSocketSide) -> None:
+        away = self._away.pop(session.id, None)
+        if away is not None:
+            away.cancel()
+        session.attach_client(side)
+        if self._offer is None and not session.agent_started:
+            self._start_agent(session)

@@ -1,0 +1,214 @@
+"""One session in the gateway: it joins the client's side and the agent's.
+
+A message passes from one side to the other as it came, unless its type has no business there. What
+one side does not take makes the other stop. While the client is away the agent is told so, and
+what it sends all the same is lost, as on the wire.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+from uuid import UUID
+
+from ..protocol.message import AgentMessage, MessageType, message_ids
+from .documents import SessionRequest
+from .websocket import WebSocketSide
+
+_TYPE = slice(4, 36)
+_FROM_CLIENT = frozenset(
+    kind.encode().ljust(32) for kind in (MessageType.INPUT_STREAM_DATA, MessageType.ACKNOWLEDGE)
+)
+_FROM_AGENT = frozenset(
+    kind.encode().ljust(32) for kind in (MessageType.OUTPUT_STREAM_DATA, MessageType.ACKNOWLEDGE)
+)
+_AGENT_SESSION_STATE = MessageType.AGENT_SESSION_STATE.encode().ljust(32)
+
+
+class AgentSide(Protocol):
+    """A session's agent, in this process or behind a WebSocket."""
+
+    def send(self, data: bytes) -> None:
+        """Pass a binary message to the agent."""
+
+    def block(self, blocked: bool) -> None:
+        """The client takes nothing: stop sending to it, or go on."""
+
+    def close(self) -> None:
+        """The session is over."""
+
+
+class Session:
+    """One session: its tokens, its sides, and what is between them.
+
+    ``over(session)`` is called once, when the session has ended.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        target: str,
+        request: SessionRequest,
+        over: Callable[[Session], None],
+    ) -> None:
+        self.id = session_id
+        self.target = target
+        self.request = request
+        self.client_token = new_token()
+        self.agent_token = new_token()
+        self.client: WebSocketSide | None = None
+        self.agent: AgentSide | None = None
+        self.agent_started = False
+        self.ended = False
+        # Messages that had no business here, or nobody to go to.
+        self.dropped = 0
+        self._over = over
+        self._agent_full = False
+        self._client_full = False
+
+    def role_of(self, token: str) -> str | None:
+        """Whose token that is: ``"client"``, ``"agent"``, or nobody's."""
+        found: str | None = None
+        for role, expected in (("client", self.client_token), ("agent", self.agent_token)):
+            if hmac.compare_digest(token.encode(), expected.encode()):
+                found = role
+        return found
+
+    def renew_client_token(self) -> str:
+        """A fresh token for the client; the old one is good for nothing from now on."""
+        self.client_token = new_token()
+        return self.client_token
+
+    # The client's side.
+
+    def attach_client(self, side: WebSocketSide) -> None:
+        """The client is here, or here again: a new WebSocket replaces the old one."""
+        if self.client is not None:
+            self.client.close(1000, "replaced")
+        self.client = side
+        self._set_client_full(False)
+        side.block(self._agent_full)
+        if self.agent is not None:
+            self.agent.send(_control(MessageType.START_PUBLICATION))
+
+    def detach_client(self, side: WebSocketSide) -> bool:
+        """The client's WebSocket is gone; False when another had replaced it already."""
+        if self.client is not side:
+            return False
+        self.client = None
+        self._set_client_full(False)
+        if self.agent is not None:
+            self.agent.send(_control(MessageType.PAUSE_PUBLICATION))
+        return True
+
+    def from_client(self, data: bytes) -> None:
+        """A binary message of the client."""
+        if self.agent is not None and data[_TYPE] in _FROM_CLIENT:
+            self.agent.send(data)
+        else:
+            self.dropped += 1
+
+    def client_flow(self, side: WebSocketSide, full: bool) -> None:
+        """What goes to the client piles up, or no longer does."""
+        if side is self.client:
+            self._set_client_full(full)
+
+    # The agent's side.
+
+    def attach_agent(self, side: AgentSide) -> None:
+        """The agent is here, or here again."""
+        if self.agent is not None:
+            self.agent.close()
+        elif self.agent_started and self.client is not None:
+            self.client.send(_control(MessageType.START_PUBLICATION))
+        self.agent_started = True
+        self.agent = side
+        self.agent_flow(side, False)
+        side.block(self._client_full)
+        if self.client is None:
+            side.send(_control(MessageType.PAUSE_PUBLICATION))
+
+    def detach_agent(self, side: AgentSide) -> None:
+        """The agent's WebSocket is gone."""
+        if self.agent is not side:
+            return
+        self.agent = None
+        self.agent_flow(side, False)
+        if self.client is not None:
+            self.client.send(_control(MessageType.PAUSE_PUBLICATION))
+
+    def from_agent(self, messages: Iterable[bytes]) -> None:
+        """Binary messages of the agent. What it says of its own state is for the gateway alone."""
+        for data in messages:
+            kind = data[_TYPE]
+            if self.client is not None and kind in _FROM_AGENT:
+                self.client.send(data)
+            elif kind != _AGENT_SESSION_STATE:
+                self.dropped += 1
+
+    def agent_flow(self, side: AgentSide, full: bool) -> None:
+        """What goes to the agent piles up, or no longer does."""
+        if side is self.agent or self.agent is None:
+            self._agent_full = full
+            if self.client is not None:
+                self.client.block(full)
+
+    # The end.
+
+    def end(self, output: str) -> None:
+        """End the session; ``output`` is the reason that the client is told."""
+        if self.ended:
+            return
+        self.ended = True
+        closing = channel_closed(self.id, self.target, output)
+        if self.client is not None:
+            self.client.send(closing)
+            self.client.close()
+        if self.agent is not None:
+            self.agent.send(closing)
+            self.agent.close()
+        self._over(self)
+
+    def _set_client_full(self, full: bool) -> None:
+        self._client_full = full
+        if self.agent is not None:
+            self.agent.block(full)
+
+
+def new_token() -> str:
+    """A session token: long, random, safe in JSON and in a header."""
+    return secrets.token_urlsafe(180)
+
+
+def channel_closed(session_id: str, target: str, output: str) -> bytes:
+    """The gateway's last message to both sides."""
+    content = {
+        "MessageType": "channel_closed",
+        "MessageId": str(UUID(bytes=os.urandom(16), version=4)),
+        "DestinationId": target,
+        "SessionId": session_id,
+        "SchemaVersion": 1,
+        "CreatedDate": str(_milliseconds()),
+        "Output": output,
+    }
+    return _control(MessageType.CHANNEL_CLOSED, json.dumps(content).encode())
+
+
+def _control(message_type: MessageType, payload: bytes = b"") -> bytes:
+    return AgentMessage(
+        message_type,
+        payload,
+        flags=3,
+        message_id=next(message_ids(os.urandom(16))),
+        created_date=_milliseconds(),
+    ).serialize()
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
