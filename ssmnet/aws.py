@@ -1,0 +1,401 @@
+"""AWS's side of a session: the API calls that start, resume and end it, credentials, signatures.
+
+The only module that imports botocore and aiobotocore, and only when a call needs them: their
+import takes longer than everything else at the start. Every failure of theirs is told by
+``aws_errors`` as one of ssmnet's own errors.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from . import websocket
+from ._version import __version__
+from .aws_credentials import find_credentials
+from .aws_errors import Call, error_code, explain, explain_credentials, login_command, retries
+from .errors import CredentialsError, Error, ServiceError, UsageError
+from .stream_url import (
+    check_endpoint,
+    check_region,
+    check_stream_url,
+    is_presigned,
+    move_stream_url,
+)
+from .websocket import Handler, WebSocket
+
+logger = logging.getLogger("ssmnet")
+# What it warns of is raised too. Without any handler, Python would print it with a traceback.
+logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
+
+_CONNECT_TIMEOUT = 5.0
+# A page of DescribeInstanceInformation holds 50 at most, and a pick list of more is no help.
+_PAGE = 50
+_MAX_PAGES = 200
+# Seconds. Covers the signature that follows a call, and a burst of starts, which would otherwise
+# run a credential process each; too short to miss a new login.
+_FRESH = 5.0
+
+
+class StartedSession(msgspec.Struct, frozen=True):
+    """What StartSession and ResumeSession answer.
+
+    ``token_value`` opens the data channel and is a secret: it, and the URL, which may be presigned,
+    are left out of the representation. ``stream_url`` is empty when ResumeSession named no new one:
+    keep the old.
+    """
+
+    session_id: str
+    token_value: str
+    stream_url: str
+
+    def __repr__(self) -> str:
+        return f"StartedSession(session_id={self.session_id!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("session_id", self.session_id)]
+
+
+class OnlineTarget(msgspec.Struct, frozen=True):
+    """A target whose agent is connected; ``name`` and ``platform`` may be empty."""
+
+    instance_id: str
+    name: str
+    platform: str
+
+
+class Client:
+    """The calls of one profile, region and endpoint.
+
+    Nothing is held open between calls. Credentials are looked up anew for every resume, and
+    otherwise when they are older than 5 seconds or were refused: what another terminal has
+    refreshed meanwhile is used. Arguments that are None follow the usual settings (environment,
+    ``~/.aws/config``).
+
+    ``messages_endpoint_url``, or ``AWS_ENDPOINT_URL_SSMMESSAGES``, replaces scheme, host and port
+    of every StreamUrl. ``mfa_code`` is called with a prompt when a role needs an MFA code, and
+    blocks the event loop while it asks; never called on a resume or for a signature. Times are in
+    seconds: ``credentials_timeout`` for one look-up, ``request_timeout`` for one API call with its
+    retries.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        messages_endpoint_url: str | None = None,
+        mfa_code: Callable[[str], str] | None = None,
+        credentials_timeout: float = 20.0,
+        request_timeout: float = 30.0,
+    ) -> None:
+        self._profile = profile or None
+        self._region = region
+        self._endpoint_url = endpoint_url or None
+        self._messages_endpoint_url = messages_endpoint_url or os.environ.get(
+            "AWS_ENDPOINT_URL_SSMMESSAGES"
+        )
+        for endpoint in filter(None, (self._endpoint_url, self._messages_endpoint_url)):
+            check_endpoint(endpoint)
+        self._mfa_code = mfa_code
+        self._credentials_timeout = credentials_timeout
+        self._request_timeout = request_timeout
+        # One look-up at a time: the second finds what the first has cached, and asks no MFA code.
+        self._look_up = asyncio.Lock()
+        self._found: Any = None
+        self._found_at = 0.0
+        self._api_endpoint: str | None = None
+        self._loader: Any = None
+
+    @cached_property
+    def region(self) -> str:
+        """The region in use; raises UsageError when there is none."""
+        region = self._region or os.environ.get("AWS_REGION") or self._setting("region")
+        if not region:
+            raise UsageError("no region: pass --region or set AWS_REGION")
+        check_region(region)
+        return str(region)
+
+    @cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """What the WebSocket verifies its peer with: AWS_CA_BUNDLE, or else the system's CAs."""
+        bundle = os.environ.get("AWS_CA_BUNDLE") or self._setting("ca_bundle")
+        if not bundle:
+            context = ssl.create_default_context()
+            # No system store here, or one that shows only when used: add what API calls trust.
+            if not context.cert_store_stats()["x509_ca"]:
+                context.load_verify_locations(_default_bundle())
+            return context
+        try:
+            return ssl.create_default_context(cafile=bundle)
+        except OSError as error:
+            raise UsageError(f"cannot use AWS_CA_BUNDLE {bundle}: {error}") from error
+
+    async def start_session(
+        self,
+        target: str,
+        document_name: str | None = None,
+        parameters: Mapping[str, Sequence[str]] | None = None,
+        reason: str | None = None,
+    ) -> StartedSession:
+        """Call StartSession; a document of None means a shell.
+
+        Raises TargetNotConnected, AccessDenied, CredentialsError, ServiceError or UsageError, and
+        RemoteProtocolError for a StreamUrl that must not be trusted.
+        """
+        request: dict[str, Any] = {"Target": target}
+        if document_name:
+            request["DocumentName"] = document_name
+        if parameters:
+            request["Parameters"] = {name: list(values) for name, values in parameters.items()}
+        if reason:
+            request["Reason"] = reason
+        async with self._ssm(may_ask=True) as api:
+            answer = await self._request(api, "start_session", request, target)
+        session_id, token = answer.get("SessionId"), answer.get("TokenValue")
+        if not session_id or not token:
+            raise ServiceError("AWS answered StartSession without a session")
+        return StartedSession(session_id, token, self.stream_url(answer.get("StreamUrl") or ""))
+
+    async def resume_session(self, session_id: str) -> StartedSession | None:
+        """Call ResumeSession; None means that the session is over. Raises as start_session does."""
+        self._found = None
+        answer = await self._call_for_session("resume_session", session_id)
+        token, url = answer.get("TokenValue"), answer.get("StreamUrl")
+        if not token:
+            return None
+        return StartedSession(session_id, token, self.stream_url(url) if url else "")
+
+    async def terminate_session(self, session_id: str) -> None:
+        """Call TerminateSession; a session that is already over is no error."""
+        await self._call_for_session("terminate_session", session_id)
+
+    async def online_targets(self) -> list[OnlineTarget]:
+        """Return the targets that are connected now, at most 10,000."""
+        request: dict[str, Any] = {
+            "Filters": [{"Key": "PingStatus", "Values": ["Online"]}],
+            "MaxResults": _PAGE,
+        }
+        found: list[OnlineTarget] = []
+        async with self._ssm(may_ask=True) as api:
+            for _ in range(_MAX_PAGES):
+                answer = await self._request(api, "describe_instance_information", request)
+                found += map(_online_target, answer.get("InstanceInformationList", ()))
+                if not (more := answer.get("NextToken")):
+                    break
+                request["NextToken"] = more
+        return found
+
+    def stream_url(self, url: str) -> str:
+        """Return the URL to open for a StreamUrl, moved to the configured endpoint if there is one.
+
+        Raises RemoteProtocolError for one that must not be trusted.
+        """
+        if self._messages_endpoint_url:
+            url = move_stream_url(url, self._messages_endpoint_url)
+        self._check(url)
+        return url
+
+    async def upgrade_headers(self, stream_url: str) -> dict[str, str]:
+        """Return the SigV4 headers of the WebSocket upgrade to ``stream_url``.
+
+        Send the URL to the byte as given here. No headers where the URL is presigned, where there
+        are no credentials to be had, or with SSM_PLUGIN_SKIP_CLIENT_CONFIGURE=true: programs that
+        start sessions for others often keep the credentials to themselves.
+        """
+        self._check(stream_url)
+        if is_presigned(stream_url):
+            return {}
+        if os.environ.get("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "").lower() == "true":
+            logger.info("data channel not signed: SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set")
+            return {}
+        try:
+            credentials = await self._credentials(may_ask=False)
+        except Error as error:
+            logger.info("data channel not signed: %s", error)
+            return {}
+        return _signature(stream_url, credentials, self.region)
+
+    async def connect(self, stream_url: str, handler: Handler) -> WebSocket:
+        """Open the signed WebSocket of a data channel. Raises ConnectError."""
+        headers = await self.upgrade_headers(stream_url)
+        context = self.ssl_context if stream_url.startswith("wss:") else None
+        return await websocket.connect(stream_url, handler, headers=headers, ssl_context=context)
+
+    def _check(self, url: str) -> None:
+        endpoints = (self._endpoint_url, self._api_endpoint, self._messages_endpoint_url)
+        check_stream_url(url, self.region, endpoints=filter(None, endpoints))
+
+    async def _call_for_session(self, operation: str, session_id: str) -> dict[str, Any]:
+        """Return the answer, empty when there is no such session any more."""
+        try:
+            async with self._ssm(may_ask=False) as api:
+                return await self._request(api, operation, {"SessionId": session_id})
+        except ServiceError as error:
+            if error_code(error.__cause__) == "DoesNotExistException":
+                return {}
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _ssm(self, *, may_ask: bool) -> AsyncIterator[Any]:
+        """Yield a botocore client with fresh credentials."""
+        credentials = await self._credentials(may_ask=may_ask)
+        call = Call(region=self.region, profile=self._profile_name)
+        async with contextlib.AsyncExitStack() as stack:
+            with _explained(lambda error: explain(error, call)):
+                opening = self._new_session().create_client(
+                    "ssm",
+                    region_name=self.region,
+                    endpoint_url=self._endpoint_url,
+                    aws_access_key_id=credentials.access_key,
+                    aws_secret_access_key=credentials.secret_key,
+                    aws_session_token=credentials.token,
+                    config=_config(self._request_timeout),
+                )
+                api = await stack.enter_async_context(opening)
+            self._api_endpoint = api.meta.endpoint_url
+            try:
+                yield api
+            except CredentialsError:
+                self._found = None
+                raise
+
+    async def _request(
+        self, api: Any, operation: str, request: dict[str, Any], target: str = ""
+    ) -> dict[str, Any]:
+        # botocore's own retries know no deadline, and repeat a StartSession that was only slow.
+        action = f"ssm:{operation.title().replace('_', '')}"
+        call = Call(action, target, self.region, api.meta.endpoint_url, self._profile_name)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._request_timeout
+        attempt = 0
+        # What AWS last said tells more than that the time was over during the next attempt.
+        failed: Exception | None = None
+        with _explained(lambda error: explain(failed or error, call)):
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        answer: dict[str, Any] = await getattr(api, operation)(**request)
+                    except Exception as error:
+                        failed = error
+                        delay = min(0.5 * 2**attempt, 8) * random.uniform(0.5, 1)  # noqa: S311
+                        if attempt >= retries(error) or loop.time() + delay > deadline:
+                            raise
+                    else:
+                        return answer
+                    logger.info("%s: trying again in %.1f s", action, delay)
+                    await asyncio.sleep(delay)
+                    attempt += 1
+
+    async def _credentials(self, *, may_ask: bool) -> Any:
+        """Return botocore's ReadOnlyCredentials."""
+        loop = asyncio.get_running_loop()
+
+        def mfa_code(prompt: str) -> str:
+            code = self._ask_mfa_code(prompt, may_ask)
+            # Typing blocked the loop, and is not the network's time.
+            limit.reschedule(loop.time() + self._credentials_timeout)
+            return code
+
+        with _explained(lambda error: explain_credentials(error, self._profile_name)):
+            async with asyncio.timeout(self._credentials_timeout) as limit, self._look_up:
+                if self._found is None or loop.time() - self._found_at > _FRESH:
+                    session = self._new_session()
+                    session.set_config_variable("region", self.region)  # whose STS is asked
+                    self._found = await find_credentials(session, _cli_cache(), mfa_code)
+                    self._found_at = loop.time()
+                if self._found is not None:
+                    return self._found
+        hint = login_command(self._profile_name)
+        raise CredentialsError(f"no AWS credentials: run `{hint}`, or pass --profile")
+
+    def _ask_mfa_code(self, prompt: str, may_ask: bool) -> str:
+        if self._mfa_code is None or not may_ask:
+            command = login_command(self._profile_name, "sts get-caller-identity")
+            raise CredentialsError(f"the role needs an MFA code: run `{command}`, then try again")
+        return self._mfa_code(prompt)
+
+    @property
+    def _profile_name(self) -> str | None:
+        environ = os.environ
+        return self._profile or environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE")
+
+    def _setting(self, name: str) -> Any:
+        call = Call(profile=self._profile_name)
+        with _explained(lambda error: explain(error, call)):
+            return self._new_session().get_config_variable(name)
+
+    def _new_session(self) -> Any:
+        """Return a botocore session that has read nothing yet but the service models."""
+        from aiobotocore.session import AioSession
+
+        session = AioSession(profile=self._profile)
+        if self._loader is None:
+            self._loader = session.get_component("data_loader")
+        session.register_component("data_loader", self._loader)
+        return session
+
+
+def _signature(stream_url: str, credentials: Any, region: str) -> dict[str, str]:
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    url = urlsplit(stream_url)
+    # The signer knows the default ports of http and https only.
+    scheme = "https" if url.scheme == "wss" else "http"
+    # As parameters the query is signed in its canonical form, however it is written in the URL.
+    query = parse_qsl(url.query, keep_blank_values=True)
+    request = AWSRequest("GET", f"{scheme}://{url.netloc}{url.path}", params=query)
+    SigV4Auth(credentials, "ssmmessages", region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def _config(read_timeout: float) -> Any:
+    from aiobotocore.config import AioConfig
+
+    return AioConfig(
+        connect_timeout=_CONNECT_TIMEOUT,
+        read_timeout=read_timeout,
+        retries={"mode": "standard", "total_max_attempts": 1},
+        user_agent_extra=f"ssmnet/{__version__}",
+    )
+
+
+def _cli_cache() -> Any:
+    """The AWS CLI's own cache: a role that it has just assumed needs no MFA code again."""
+    from botocore.utils import JSONFileCache
+
+    return JSONFileCache(os.path.expanduser(os.path.join("~", ".aws", "cli", "cache")))
+
+
+def _default_bundle() -> str:
+    from botocore.httpsession import get_cert_path
+
+    return str(get_cert_path(True))
+
+
+def _online_target(info: Mapping[str, str]) -> OnlineTarget:
+    return OnlineTarget(
+        instance_id=info.get("InstanceId", ""),
+        name=info.get("Name") or info.get("ComputerName", ""),
+        platform=info.get("PlatformName") or info.get("PlatformType", ""),
+    )
+
+
+@contextlib.contextmanager
+def _explained(explanation: Callable[[Exception], Error]) -> Iterator[None]:
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        raise explanation(error) from error
