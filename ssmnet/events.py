@@ -1,0 +1,43 @@
+"""What an application or a status line may want to know of a tunnel."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening", tag_field="event"):
+    """A local port or socket accepts connections."""
+
+    address: str
+    port: int | None
+    session_id: str
+    target: str
+    destination: str
+
+
+class Connected(msgspec.Struct, frozen=True, tag="connected", tag_field="event"):
+    """A local connection was accepted and has a stream."""
+
+    connection: int
+    peer: str
+    destination: str
+
+
+class Disconnected(msgspec.Struct, frozen=True, tag="disconnected", tag_field="event"):
+    """A connection is over. ``error`` is empty after an orderly end."""
+
+    connection: int
+    destination: str
+    bytes_sent: int
+    bytes_received: int
+    error: str
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
+    """A forward is over."""
+
+    session_id: str
+    reason: str
+
+
+Event = Listening | Connected | Disconnected | Closed

@@ -1,0 +1,359 @@
+"""Forwarder pairs two transports; Listener makes such pairs for what it accepts.
+
+All that carries bytes here is an asyncio transport, so one Forwarder joins any two of them: an
+accepted TCP connection or unix socket, a stream of a session, a pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from .errors import Error, ListenError
+from .events import Connected, Disconnected, Event
+
+# After one side's end of input, its answer may still come. When no byte has moved for this long,
+# the connection is taken for done; see docs/explanation/design.md.
+QUIET_TIME = 5.0
+BACKLOG = 1024
+PORT_TRIES = 20
+# `localhost` may mean either.
+LOOPBACK = ("127.0.0.1", "::1")
+
+# Closes with a reset instead of FIN: (on, 0 seconds).
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Peer(asyncio.Protocol):
+    """One side of a Forwarder: what it receives is written to the other side."""
+
+    __slots__ = ("_forwarder", "ended", "other", "received", "transport")
+
+    other: Peer
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+        self.transport: asyncio.Transport | None = None
+        self.received = 0
+        self.ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read only once both sides are there."""
+        self.transport = cast(asyncio.Transport, transport)
+        if self.other.transport is None:
+            self.transport.pause_reading()
+        else:
+            self.other.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        self.received += len(data)
+        if self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Nothing more comes from this side; the other may have more to say."""
+        self.ended = True
+        other = self.other.transport
+        if other is not None and other.can_write_eof():
+            other.write_eof()
+        else:
+            self._forwarder.wait_for_quiet()
+        return not self.other.ended
+
+    def pause_writing(self) -> None:
+        """This side takes no more for now."""
+        if self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This side takes more again."""
+        if self.other.transport is not None:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An orderly end is passed on after what was written; a loss at once, and as a loss."""
+        self._forwarder.lose(self, exc)
+
+
+class Forwarder:
+    """Two peers, each of which gets what the other receives. ``left`` is the one that asked."""
+
+    __slots__ = ("_lost", "_on_end", "_quiet_total", "_timer", "error", "left", "number", "right")
+
+    def __init__(self, number: int, on_end: Callable[[Forwarder], None]) -> None:
+        self.left = Peer(self)
+        self.right = Peer(self)
+        self.left.other = self.right
+        self.right.other = self.left
+        self.number = number
+        self.error: Exception | None = None
+        self._on_end = on_end
+        self._lost = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet_total = -1
+
+    def wait_for_quiet(self) -> None:
+        """One side's end can't be passed on: close both when no byte has moved for a while."""
+        total = self.left.received + self.right.received
+        transports = [peer.transport for peer in (self.left, self.right) if peer.transport]
+        if total == self._quiet_total and all(map(_is_quiet, transports)):
+            for transport in transports:
+                transport.close()
+            return
+        self._quiet_total = total
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(QUIET_TIME, self.wait_for_quiet)
+
+    def lose(self, peer: Peer, error: Exception | None) -> None:
+        """One side is gone: so is the other, now or as soon as it has what was written."""
+        self.error = self.error or error
+        self._lost += 1
+        other = peer.other.transport
+        if self._lost == 2 or other is None:
+            self._end()
+        elif error is None:
+            other.close()
+        else:
+            reset(other)
+
+    def abort(self) -> None:
+        """Drop both sides at once."""
+        self.error = self.error or ConnectionAbortedError("the forward was closed")
+        for peer in (self.left, self.right):
+            if peer.transport is not None:
+                reset(peer.transport)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_end(self)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Drop a transport; a TCP peer sees a reset, which can't be taken for a clean end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+def _is_quiet(transport: asyncio.Transport) -> bool:
+    """Whether all that was written is out; for a stream, whether it has arrived."""
+    return not transport.get_write_buffer_size() and transport.get_extra_info("acknowledged", True)
+
+
+class _Accepted(asyncio.Protocol):
+    """A connection that was accepted just now."""
+
+    def __init__(self, accept: Callable[[asyncio.Transport], None]) -> None:
+        self._accept = accept
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand it over."""
+        self._accept(cast(asyncio.Transport, transport))
+
+
+class Listener:
+    """Accepts connections and joins each to what ``dial`` makes. See listen_tcp, listen_unix.
+
+    ``dial`` gets the protocol for the other side and returns its transport, whose
+    ``connection_made`` may come later. It raises ssmnet's errors, which reset the connection.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[asyncio.Protocol], asyncio.Transport],
+        destination: str,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._dial = dial
+        self._on_event = on_event
+        self._servers: list[asyncio.Server] = []
+        self._forwarders: dict[Forwarder, asyncio.Transport | None] = {}
+        self._count = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._socket_file: tuple[Path, int] | None = None
+        self.destination = destination
+        self.sockets: list[socket.socket] = []
+
+    async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
+        """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
+        await self._serve(_bind_tcp(hosts, port))
+
+    async def listen_unix(self, path: str) -> None:
+        """Listen on a unix socket that only this user can open. Raises ListenError."""
+        sock = _bind_unix(path)
+        self._socket_file = Path(path), os.stat(path).st_ino
+        await self._serve([sock])
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port; None for a unix socket."""
+        sock = self.sockets[0]
+        return None if self._socket_file else sock.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        """The first address, or the socket's path."""
+        return str(self._socket_file[0] if self._socket_file else self.sockets[0].getsockname()[0])
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._forwarders)
+
+    def close(self) -> None:
+        """Accept no more. Connections go on; see ``wait_closed``."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._socket_file is not None:
+            path, inode = self._socket_file
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+
+    async def wait_closed(self, timeout: float) -> None:  # noqa: ASYNC109 - then it acts
+        """Wait for open connections to end, and drop those that do not within ``timeout``."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            for forwarder in tuple(self._forwarders):
+                forwarder.abort()
+            # Their transports tell them of it in the loop's next turn.
+            await self._empty.wait()
+
+    async def _serve(self, sockets: list[socket.socket]) -> None:
+        self.sockets = sockets
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            make = partial(_Accepted, self._accept)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                server = await loop.create_server(make, sock=sock, backlog=BACKLOG)
+            else:
+                server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
+            self._servers.append(server)
+
+    def _accept(self, transport: asyncio.Transport) -> None:
+        self._count += 1
+        forwarder = Forwarder(self._count, self._ended)
+        self._forwarders[forwarder] = None
+        self._empty.clear()
+        transport.set_protocol(forwarder.left)
+        forwarder.left.connection_made(transport)
+        self._on_event(Connected(forwarder.number, _peer_name(transport), self.destination))
+        try:
+            self._forwarders[forwarder] = self._dial(forwarder.right)
+        except Error as error:
+            forwarder.error = error
+            reset(transport)
+
+    def _ended(self, forwarder: Forwarder) -> None:
+        dialled = self._forwarders.pop(forwarder)
+        if forwarder.right.transport is None and dialled is not None:
+            dialled.abort()
+        if not self._forwarders:
+            self._empty.set()
+        error = forwarder.error
+        self._on_event(
+            Disconnected(
+                forwarder.number,
+                self.destination,
+                forwarder.left.received,
+                forwarder.right.received,
+                "" if error is None else str(error) or type(error).__name__,
+            )
+        )
+
+
+def _peer_name(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+
+
+def _bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Sockets on one port of every host. ::1 is left out where there is no IPv6."""
+    for _ in range(PORT_TRIES):
+        sockets: list[socket.socket] = []
+        try:
+            for host in hosts:
+                _bind_host(sockets, host, sockets[0].getsockname()[1] if sockets else port)
+            return sockets
+        except OSError as error:
+            for sock in sockets:
+                sock.close()
+            # A free port of one address may be taken on the next.
+            if port == 0 and sockets and error.errno == errno.EADDRINUSE:
+                continue
+            raise ListenError(_explain(error, f"port {port} on {host}")) from error
+    raise ListenError(f"found no port that is free on all of {', '.join(hosts)}")
+
+
+def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    try:
+        sock = socket.socket(family, kind, proto)
+    except OSError:
+        if sockets:
+            return
+        raise
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if sockets and error.errno == errno.EADDRNOTAVAIL:
+            return
+        raise
+    sockets.append(sock)
+
+
+def _bind_unix(path: str) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ListenError("this system has no unix sockets: give --local a port")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+        # Before it listens, so that nobody else can have connected.
+        Path(path).chmod(0o600)
+    except OSError as error:
+        sock.close()
+        raise ListenError(_explain(error, path)) from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more: its process was killed."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+
+
+def _explain(error: OSError, what: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {what}: it is in use"
+    return f"cannot listen on {what}: {error.strerror or error}"

@@ -1,0 +1,64 @@
+"""Runs the command line's coroutines: the event loop, the signals and the limits of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    """Run ``main`` on the fastest loop there is; its argument is set when it is to stop.
+
+    The first SIGINT, SIGTERM or SIGHUP asks for that; a second ends the process at once.
+    """
+    _raise_file_limit()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_with_signals(main))
+
+
+async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            # Nothing is written any more that could be lost: whoever asks twice wants it now.
+            os._exit(128 + number)
+        stop.set()
+
+    for number in STOP_SIGNALS:
+        if sys.platform == "win32":
+            # This loop has no signal handlers of its own.
+            signal.signal(number, lambda got, _: loop.call_soon_threadsafe(on_signal, got))
+        else:
+            loop.add_signal_handler(number, on_signal, number)
+    return await main(stop)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _raise_file_limit() -> None:
+    """Each connection takes a descriptor, and the usual soft limit is low."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and sys.platform != "darwin":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

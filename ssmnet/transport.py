@@ -1,0 +1,233 @@
+"""StreamTransport: one byte stream of a session as an asyncio transport.
+
+Writes go into the stream's own queue, from where the session takes them as its window allows. A
+protocol that writes faster is paused, and only this one: streams do not slow each other.
+
+A stream has no half-close (see protocol/smux.py), so ``can_write_eof`` is False.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .errors import DestinationRefused, LocalProtocolError
+from .protocol.port import PortStream
+from .protocol.smux import MuxStream
+
+HIGH_WATER = 64 * 1024
+# What a paused protocol may have waiting before its session stops reading altogether.
+READ_LIMIT = 256 * 1024
+
+
+class Session(Protocol):
+    """What a transport needs of its session; see session.Session."""
+
+    @property
+    def session_id(self) -> str:
+        """AWS's name for the session."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was written has been sent and acknowledged."""
+
+    def flush(self) -> None:
+        """Send what may be sent."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """As the event loop's."""
+
+    def hold_reading(self, holder: object) -> None:
+        """Stop reading until ``holder`` allows it again: it can take no more."""
+
+    def allow_reading(self, holder: object) -> None:
+        """``holder`` can take more."""
+
+    def stream_closed(
+        self, transport: StreamTransport, stream: MuxStream | PortStream | None
+    ) -> None:
+        """A transport has closed its stream, or will not need one any more."""
+
+
+class StreamTransport(asyncio.Transport):
+    """Made by Session.create_stream; ``connection_made`` is called once the stream is open."""
+
+    __slots__ = (
+        "_closing",
+        "_high_water",
+        "_low_water",
+        "_protocol",
+        "_protocol_paused",
+        "_reading_paused",
+        "_session",
+        "_stream",
+        "_unread",
+        "_unread_size",
+    )
+
+    def __init__(self, session: Session, protocol: asyncio.Protocol) -> None:
+        # Not the base's __init__: it makes a dict, which ten thousand idle connections do not need.
+        self._session = session
+        self._protocol = protocol
+        self._stream: MuxStream | PortStream | None = None
+        self._closing = False
+        self._protocol_paused = False
+        self._reading_paused = False
+        self._unread: list[bytes] | None = None
+        self._unread_size = 0
+        self._high_water = HIGH_WATER
+        self._low_water = HIGH_WATER // 4
+
+    # The write side.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue ``data`` for the destination."""
+        stream = self._stream
+        if stream is None:
+            raise LocalProtocolError("the stream is not open yet")
+        if self._closing or not data:
+            return
+        stream.write(data if isinstance(data, bytes) else bytes(data))
+        self._session.flush()
+        if not self._protocol_paused and stream.unsent > self._high_water:
+            self._protocol_paused = True
+            stream.low_water = self._low_water
+            self._protocol.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """False: the agent would close both directions."""
+        return False
+
+    def write_eof(self) -> None:
+        """Not possible."""
+        raise NotImplementedError("a stream of a session can't be closed in one direction")
+
+    def get_write_buffer_size(self) -> int:
+        """How many bytes have not been sent; of what was sent, see ``acknowledged`` below."""
+        return 0 if self._stream is None else self._stream.unsent
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The (low, high) marks in bytes."""
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks, as for any asyncio transport."""
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must be >= low ({low}) and both >= 0")
+        self._high_water = high
+        self._low_water = low
+
+    # The read side.
+
+    def pause_reading(self) -> None:
+        """Hand nothing over; what comes is kept up to a limit, then the session stops reading."""
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Hand over what has come meanwhile, soon, and go on."""
+        if self._reading_paused:
+            self._reading_paused = False
+            if self._unread or (self._stream is not None and self._stream.closed_by_peer):
+                self._session.call_soon(self.deliver)
+
+    def is_reading(self) -> bool:
+        """Whether data is handed over as it comes."""
+        return not self._reading_paused and not self._closing
+
+    # Ends.
+
+    def close(self) -> None:
+        """Close after what was written has been sent."""
+        self._close(None)
+
+    def abort(self) -> None:
+        """Close at once and drop what was written."""
+        if self._stream is not None:
+            self._stream.abort()
+        self._close(None)
+
+    def is_closing(self) -> bool:
+        """Whether the transport is closing or closed."""
+        return self._closing
+
+    def get_protocol(self) -> asyncio.Protocol:
+        """The protocol that gets the data."""
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Change the protocol."""
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError("a stream needs an asyncio.Protocol")
+        self._protocol = protocol
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``session_id``, or ``acknowledged``: whether all that was sent has arrived."""
+        if name == "session_id":
+            return self._session.session_id
+        if name == "acknowledged":
+            return self._session.idle
+        return default
+
+    # The session calls these.
+
+    def open(self, stream: MuxStream | PortStream) -> None:
+        """The session has a stream for us."""
+        self._stream = stream
+        self._protocol.connection_made(self)
+
+    def deliver(self) -> None:
+        """The stream has data or its end for us."""
+        stream = self._stream
+        if self._closing or stream is None:
+            return
+        data = stream.take_received()
+        if self._reading_paused:
+            self._keep(data)
+            return
+        if self._unread:
+            data = b"".join((*self._unread, data))
+            self._unread, self._unread_size = None, 0
+            self._session.allow_reading(self)
+        if data:
+            self._protocol.data_received(data)
+        if stream.closed_by_peer and not self._closing and not self._reading_paused:
+            refused = DestinationRefused("the target could not connect to the destination")
+            self._close(refused if stream.refused else None)
+
+    def relieve(self) -> None:
+        """The stream's queue has room again."""
+        if self._protocol_paused:
+            self._protocol_paused = False
+            self._protocol.resume_writing()
+
+    def lose(self, error: Exception) -> None:
+        """The session is over."""
+        if not self._closing:
+            self._closing = True
+            self._protocol.connection_lost(error)
+
+    def _keep(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._unread is None:
+            self._unread = []
+        self._unread.append(data)
+        self._unread_size += len(data)
+        if self._unread_size > READ_LIMIT:
+            self._session.hold_reading(self)
+
+    def _close(self, error: Exception | None) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._unread = None
+        self._session.allow_reading(self)
+        if self._stream is not None:
+            self._stream.close()
+        self._session.stream_closed(self, self._stream)
+        self._session.call_soon(self._protocol.connection_lost, error)

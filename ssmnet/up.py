@@ -1,0 +1,141 @@
+"""Runs forwards: a session and a listener for each, from start to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import FIRST_COMPLETED
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from .aws import Client
+from .errors import ConnectError, DestinationRefused, Error
+from .events import Closed, Event, Listening
+from .forward import Listener
+from .forwards import Forward
+from .session import Session
+from .target import open_port_session
+
+# How long connections that are open may go on after a stop was asked for.
+DRAIN_TIME = 3.0
+
+_T = TypeVar("_T")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Whom to forward through, and how."""
+
+    target: str
+    reason: str | None = None
+    document: str | None = None
+    parameters: Mapping[str, Sequence[str]] | None = None
+    check: bool = False
+
+
+async def run_forwards(
+    client: Client,
+    request: Request,
+    forwards: Sequence[Forward],
+    on_event: Callable[[Event], None],
+    stop: asyncio.Event,
+) -> bool:
+    """Run all ``forwards`` until ``stop``; whether none of them ended before.
+
+    Raises the error of the first that can't start, with nothing left behind.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_run(client, request, forward, on_event, stop))
+                for forward in forwards
+            ]
+    except* Error as errors:
+        first = errors.exceptions[0]
+    else:
+        return all(task.result() for task in tasks)
+    raise first
+
+
+async def _run(
+    client: Client,
+    request: Request,
+    forward: Forward,
+    on_event: Callable[[Event], None],
+    stop: asyncio.Event,
+) -> bool:
+    session = await _unless(stop, _open(client, request, forward))
+    if session is None:
+        return True
+    try:
+        listener = Listener(session.create_stream, forward.destination(request.target), on_event)
+        try:
+            await _listen(listener, forward, session, request.target, on_event)
+            ended = await _unless(stop, session.wait_ended())
+        finally:
+            listener.close()
+            await listener.wait_closed(DRAIN_TIME)
+    finally:
+        await session.close()
+    on_event(Closed(session.session_id, str(ended or "stopped")))
+    return ended is None
+
+
+async def _open(client: Client, request: Request, forward: Forward) -> Session:
+    session = await open_port_session(
+        client,
+        request.target,
+        port=forward.remote,
+        host=forward.host,
+        document=request.document,
+        parameters=request.parameters,
+        reason=request.reason,
+    )
+    if request.check:
+        try:
+            await _check(session, forward.destination(request.target))
+        except BaseException:
+            await session.close()
+            raise
+    return session
+
+
+async def _check(session: Session, destination: str) -> None:
+    try:
+        told = await session.probe()
+    except DestinationRefused as error:
+        raise DestinationRefused(
+            f"the target could not connect to {destination}: it refuses, or cannot be reached"
+        ) from error
+    if not told:
+        raise ConnectError(f"cannot check {destination}: the agent is too old to tell")
+
+
+async def _listen(
+    listener: Listener,
+    forward: Forward,
+    session: Session,
+    target: str,
+    on_event: Callable[[Event], None],
+) -> None:
+    if isinstance(forward.local, int):
+        await listener.listen_tcp(forward.bind, forward.local)
+    else:
+        await listener.listen_unix(forward.local)
+    on_event(
+        Listening(listener.address, listener.port, session.session_id, target, listener.destination)
+    )
+
+
+async def _unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:
+    """What ``awaitable`` gives; None, with it cancelled, when ``stop`` is set before."""
+    task = asyncio.ensure_future(awaitable)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
