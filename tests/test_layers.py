@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "events stream_url aws_credentials aws_errors",
         "protocol",
         "transport websocket",
+        "driver",
         "session",
         "forward",
         "pool",

@@ -22,6 +22,9 @@ MIN_WINDOW = 4 * 1024
 # Queueing time aimed at: this much, or this share of the empty path's round trip.
 MIN_TARGET = 0.005
 TARGET_SHARE = 0.25
+# In slow start a queue must be seen while it builds up, not a round later at twice the size
+# (as in RFC 9406): so many samples in a row above the target are taken for one.
+SLOW_START_SAMPLES = 8
 # How long the smallest round trip is believed.
 BASE_LIFETIME = 10.0
 MEASURING_ROUNDS = 2
@@ -35,6 +38,8 @@ class CongestionControl:
     __slots__ = (
         "_base",
         "_base_until",
+        "_before_restart",
+        "_high_samples",
         "_limited",
         "_measuring",
         "_recovery_start",
@@ -53,6 +58,8 @@ class CongestionControl:
         self.window = INITIAL_WINDOW
         self._threshold = INITIAL_WINDOW
         self._slow_start = True
+        self._high_samples = 0
+        self._before_restart: tuple[int, bool] | None = None
         self._sampled = False
         self._limited = False
         self._base = _INFINITY
@@ -78,7 +85,10 @@ class CongestionControl:
         if self._base == _INFINITY:
             self._base_until = now + BASE_LIFETIME
         self._sampled = True
+        self._before_restart = None
         self._base = min(self._base, round_trip)
+        if self._slow_start:
+            self._watch_slow_start(round_trip)
         self._round_minimum = min(self._round_minimum, round_trip)
         if now - round_trip >= self._round_start:
             self._end_round(now)
@@ -95,12 +105,33 @@ class CongestionControl:
 
     def restart(self) -> None:
         """Nothing is known of the path any more: after a timeout, or on a new connection."""
+        if self._before_restart is None:
+            self._before_restart = self.window, self._slow_start
         self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
         self.window = MIN_WINDOW
         self._slow_start = True
         self._sampled = False
         self._measuring = 0
         self._round_start = -_INFINITY
+
+    def undo_restart(self) -> None:
+        """The timeout was wrong: acknowledgements were only held up."""
+        if self._before_restart is not None:
+            self.window, self._slow_start = self._before_restart
+            self._before_restart = None
+
+    @property
+    def _target(self) -> float:
+        return max(MIN_TARGET, self._base * TARGET_SHARE)
+
+    def _watch_slow_start(self, round_trip: float) -> None:
+        if round_trip - self._base <= self._target:
+            self._high_samples = 0
+            return
+        self._high_samples += 1
+        if self._high_samples == SLOW_START_SAMPLES:
+            self._high_samples = 0
+            self._slow_start = False
 
     def _end_round(self, now: float) -> None:
         if self._measuring:
@@ -127,9 +158,8 @@ class CongestionControl:
         self._base_until = now + BASE_LIFETIME
 
     def _adjust(self, now: float) -> None:
-        target = max(MIN_TARGET, self._base * TARGET_SHARE)
         # 1 with empty queues, 0 at the target, and down to -1 beyond.
-        room = max(-1.0, 1 - (self._round_minimum - self._base) / target)
+        room = max(-1.0, 1 - (self._round_minimum - self._base) / self._target)
         if room < 0 and self.window <= MIN_WINDOW:
             self._rebase(now)
         elif room < 0:

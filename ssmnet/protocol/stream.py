@@ -8,7 +8,8 @@ message, so the sender knows what is missing and repairs several losses in one r
   after it and the time a round trip takes has passed; or, with nothing acknowledged at all for a
   retransmission timeout, together with all that is in flight;
 - what is given up waits as *lost*, goes out again before anything new, and still counts as
-  acknowledged if the first transmission turns out to have arrived.
+  acknowledged if the first transmission turns out to have arrived. After a timeout that shows that
+  nothing was lost but time, and the timeout is undone.
 
 A message is on the sender's list before its bytes leave, so no acknowledgement can come too early,
 and nothing is ever dropped from the list: who has more to send waits for the window.
@@ -44,6 +45,7 @@ class _Sent(msgspec.Struct, gc=False):
     wire: bytes
     order: int  # of this transmission among all
     sent_at: float
+    first_order: int
     first_sent_at: float
     repeated: bool = False  # or read late: its acknowledgement does not tell the round trip
 
@@ -79,6 +81,8 @@ class StreamSender:
         self._lost: dict[int, _Sent] = {}
         self._lost_numbers: list[int] = []  # a heap
         self._loss_timer: float | None = None
+        self._timed_out = False  # and nothing since shows whether rightly
+        self._came_late = False
         self._acknowledged_bytes = 0
         self._newest: _Sent | None = None
 
@@ -109,7 +113,7 @@ class StreamSender:
             message_id=next(self._message_ids),
             created_date=created_date,
         ).serialize()
-        self._transmit(_Sent(self.next_number, wire, self._order, now, now), now)
+        self._transmit(_Sent(self.next_number, wire, self._order, now, self._order, now), now)
         self.next_number += 1
         return wire
 
@@ -135,6 +139,8 @@ class StreamSender:
             self.window.in_flight -= len(sent.wire)
         elif (sent := self._lost.pop(number, None)) is None:
             return
+        else:
+            self._came_late = self._timed_out
         self._acknowledged_bytes += len(sent.wire)
         self._highest_acknowledged = max(self._highest_acknowledged, sent.order)
         if not sent.repeated or self.round_trip_time.smoothed is None:
@@ -145,6 +151,8 @@ class StreamSender:
         if not self._acknowledged_bytes:
             return
         self.progress_at = self._waiting_since = now
+        if self._came_late:
+            self._undo_timeout()
         self._congestion.acknowledged(self._acknowledged_bytes)
         self._acknowledged_bytes = 0
         if self._newest is not None:
@@ -153,6 +161,7 @@ class StreamSender:
             sample = now - self._newest.first_sent_at
             self.round_trip_time.update(sample)
             if not self._newest.repeated:
+                self._timed_out = False
                 self._congestion.sample(sample, now)
             self._newest = None
         self._find_losses(now)
@@ -176,6 +185,7 @@ class StreamSender:
         if self._in_flight and now >= self._waiting_since + self.round_trip_time.timeout:
             self.round_trip_time.back_off()
             self.restart(now)
+            self._timed_out = True
         elif self._loss_timer is not None and now >= self._loss_timer:
             self._find_losses(now)
             self._follow()
@@ -186,6 +196,7 @@ class StreamSender:
         self._in_flight.clear()
         self._lost_numbers = sorted(self._lost)
         self._loss_timer = None
+        self._timed_out = False
         self.window.in_flight = 0
         self._waiting_since = now
         self._congestion.restart()
@@ -199,6 +210,19 @@ class StreamSender:
         self._in_flight[sent.sequence_number] = sent
         self._order += 1
         self.window.in_flight += len(sent.wire)
+
+    def _undo_timeout(self) -> None:
+        """What was given up arrives without a second transmission: it was only held up."""
+        self._timed_out = self._came_late = False
+        outstanding = [*self._in_flight.values(), *self._lost.values()]
+        outstanding.sort(key=lambda sent: sent.first_order)
+        for sent in outstanding:
+            sent.order, sent.sent_at = sent.first_order, sent.first_sent_at
+        self._in_flight = {sent.sequence_number: sent for sent in outstanding}
+        self._lost.clear()
+        self._lost_numbers.clear()
+        self.window.in_flight = sum(len(sent.wire) for sent in outstanding)
+        self._congestion.undo_restart()
 
     def _follow(self) -> None:
         self.window.limit = self._congestion.window
