@@ -19,9 +19,11 @@ from __future__ import annotations
 
 INITIAL_WINDOW = 32 * 1024
 MIN_WINDOW = 4 * 1024
-# Queueing time aimed at: this much, or this share of the empty path's round trip.
+# Queueing time aimed at: this much, or this share of the empty path's round trip, or half of how
+# much that varies by itself, as it does over radio.
 MIN_TARGET = 0.005
 TARGET_SHARE = 0.25
+JITTER_SHARE = 0.5
 # In slow start a queue must be seen while it builds up, not a round later at twice the size
 # (as in RFC 9406): so many samples in a row above the target are taken for one.
 SLOW_START_SAMPLES = 8
@@ -40,10 +42,12 @@ class CongestionControl:
         "_base_until",
         "_before_restart",
         "_high_samples",
+        "_jitter",
         "_limited",
         "_measuring",
         "_recovery_start",
         "_resume_window",
+        "_round_maximum",
         "_round_minimum",
         "_round_start",
         "_sampled",
@@ -64,10 +68,12 @@ class CongestionControl:
         self._limited = False
         self._base = _INFINITY
         self._base_until = -_INFINITY
+        self._jitter = 0.0
         self._measuring = 0  # rounds left
         self._resume_window = 0
         self._round_start = -_INFINITY
         self._round_minimum = _INFINITY
+        self._round_maximum = 0.0
         self._recovery_start = -_INFINITY
 
     def limited(self) -> None:
@@ -90,11 +96,13 @@ class CongestionControl:
         if self._slow_start:
             self._watch_slow_start(round_trip)
         self._round_minimum = min(self._round_minimum, round_trip)
+        self._round_maximum = max(self._round_maximum, round_trip)
         if now - round_trip >= self._round_start:
             self._end_round(now)
             self._limited = False
             self._round_start = now
             self._round_minimum = _INFINITY
+            self._round_maximum = 0.0
 
     def lost(self, sent_at: float, now: float) -> None:
         """A message sent at ``sent_at`` was lost. One reduction answers all losses of a round."""
@@ -107,7 +115,9 @@ class CongestionControl:
         """Nothing is known of the path any more: after a timeout, or on a new connection."""
         if self._before_restart is None:
             self._before_restart = self.window, self._slow_start
-        self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
+        if self._sampled:
+            # A second timeout in a row tells nothing new of what the path can take.
+            self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
         self.window = MIN_WINDOW
         self._slow_start = True
         self._sampled = False
@@ -122,7 +132,7 @@ class CongestionControl:
 
     @property
     def _target(self) -> float:
-        return max(MIN_TARGET, self._base * TARGET_SHARE)
+        return max(MIN_TARGET, self._base * TARGET_SHARE, self._jitter * JITTER_SHARE)
 
     def _watch_slow_start(self, round_trip: float) -> None:
         if round_trip - self._base <= self._target:
@@ -155,6 +165,7 @@ class CongestionControl:
 
     def _rebase(self, now: float) -> None:
         self._base = self._round_minimum
+        self._jitter = self._round_maximum - self._round_minimum
         self._base_until = now + BASE_LIFETIME
 
     def _adjust(self, now: float) -> None:

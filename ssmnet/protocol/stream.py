@@ -113,6 +113,8 @@ class StreamSender:
             message_id=next(self._message_ids),
             created_date=created_date,
         ).serialize()
+        if self.idle:
+            self.progress_at = now
         self._transmit(_Sent(self.next_number, wire, self._order, now, self._order, now), now)
         self.next_number += 1
         return wire
@@ -205,8 +207,6 @@ class StreamSender:
     def _transmit(self, sent: _Sent, now: float) -> None:
         if not self._in_flight:
             self._waiting_since = now
-            if not self._lost:
-                self.progress_at = now
         self._in_flight[sent.sequence_number] = sent
         self._order += 1
         self.window.in_flight += len(sent.wire)
