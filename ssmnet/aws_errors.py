@@ -143,7 +143,7 @@ def one_line(text: str) -> str:
 def _explain_answer(error: BaseException, call: Call) -> Error:
     response = getattr(error, "response", {}).get("Error", {})
     code = one_line(str(response.get("Code", "")))
-    said = one_line(str(response.get("Message") or "")) or "no message"
+    said = one_line(str(response.get("Message") or "")).rstrip(".") or "no message"
     about = f"{call.action} on {call.target}" if call.target else call.action
     if code == "TargetNotConnected":
         return TargetNotConnected(

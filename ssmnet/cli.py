@@ -6,21 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import msgspec
 import typer
 from typer.core import TyperCommand
 
 from ._version import __version__
-from .errors import Error, UsageError
-from .events import Closed, Disconnected, Event, Listening
+from .errors import Error, ListenError, UsageError
+from .status import Output, abandon, printer, tell, warn
 
 if TYPE_CHECKING:
     import ssl
@@ -30,22 +29,24 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 LOOPBACK_TARGET = "loopback"
+# These settings would lead an AWS client past the loopback's own.
+_IN_THE_WAY = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL_SSMMESSAGES",
+)
+# The parser's own error: typer comes with click, or with a copy of it inside.
+_ParserError: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="ssmnet",
     help="AWS Systems Manager sessions that are fast and do not die.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: brackets mean themselves, and an error is a line
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Output(StrEnum):
-    """How to tell what happens."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class Once(TyperCommand):
@@ -56,7 +57,7 @@ class Once(TyperCommand):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for parameter, times in Counter(given).items():
             if times > 1 and not parameter.multiple and not getattr(parameter, "count", False):
-                raise typer.BadParameter(f"{parameter.opts[-1]} is given twice", ctx=ctx)
+                raise UsageError(f"{parameter.opts[-1]} is given twice")
         return super().parse_args(ctx, args)
 
 
@@ -71,15 +72,16 @@ Target = Annotated[
     typer.Option(
         "-t",
         "--target",
+        metavar="TARGET",
         envvar="SSMNET_TARGET",
         help="Instance (i-... or mi-...), ECS task (ecs:cluster_task_runtime), or 'loopback': "
         "a far end on this machine, without AWS.",
     ),
 ]
-Profile = Annotated[str | None, typer.Option(help="Profile of ~/.aws/config.")]
-Region = Annotated[str | None, typer.Option(help="AWS region of the target.")]
+Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile of ~/.aws/config.")]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the target.")]
 EndpointUrl = Annotated[
-    str | None, typer.Option(help="Endpoint of the SSM API, as for the AWS CLI.")
+    str | None, typer.Option(metavar="URL", help="Endpoint of the SSM API, as for the AWS CLI.")
 ]
 Debug = Annotated[
     bool,
@@ -99,7 +101,7 @@ def root(
         typer.echo(f"ssmnet {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
 
 
@@ -108,7 +110,7 @@ def forward(
     forwards: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FORWARD]...",
+            metavar="FORWARD",
             help="[bind:]port:host:hostport, or port:hostport of the target itself.",
             show_default=False,
         ),
@@ -125,7 +127,9 @@ def forward(
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Host to forward to: a name or address that the target reaches."),
+        typer.Option(
+            metavar="HOST", help="Host to forward to: a name or address that the target reaches."
+        ),
     ] = None,
     bind: Annotated[
         str | None,
@@ -139,7 +143,9 @@ def forward(
     profile: Profile = None,
     region: Region = None,
     endpoint_url: EndpointUrl = None,
-    reason: Annotated[str | None, typer.Option(help="Reason to put down for the session.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Reason to put down for the session.")
+    ] = None,
     document: Annotated[
         str | None, typer.Option(metavar="NAME", help="Session document of your own.")
     ] = None,
@@ -167,6 +173,7 @@ def forward(
     Exit status: 0 after Ctrl-C or SIGTERM, 1 after an error, 2 for a usage error.
     """
     from .forwards import check_distinct, make_forward, parse_forward
+    from .targets import pick_target
     from .up import Request, run_forwards
 
     wanted = [parse_forward(text, bind) for text in forwards or ()]
@@ -177,20 +184,25 @@ def forward(
     check_distinct(wanted)
     for one in wanted:
         if one.is_exposed:
-            _warn(f"{', '.join(one.bind)}: all that reach this address can use the forward")
+            warn(f"listening on {', '.join(one.bind)}: all that can reach it can use the forward")
     parameters = _parameters(parameter, document)
 
+    chosen = target or pick_target(profile, region, endpoint_url)
+
     async def main(stop: asyncio.Event) -> bool:
-        async with _client(target, profile, region, endpoint_url) as (client, chosen):
-            request = Request(chosen, reason, document, parameters, check)
-            return await run_forwards(client, request, wanted, _printer(output), stop)
+        async with _client(chosen, profile, region, endpoint_url) as (client, reached):
+            request = Request(reached, reason, document, parameters, check)
+            return await run_forwards(client, request, wanted, printer(output, stop), stop)
 
     raise typer.Exit(0 if _run(main) else 1)
 
 
 @app.command(cls=Once)
 def loopback(
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 for a free one."),
+    ] = 0,
     allow_unsigned: Annotated[
         bool,
         typer.Option("--allow-unsigned", help="Let clients in that do not sign the WebSocket."),
@@ -202,17 +214,21 @@ def loopback(
         bool, typer.Option("--ideal", help="Without the real agent's bad habits.")
     ] = False,
     agent_version: Annotated[
-        str, typer.Option(help="Version that the agent announces.")
+        str, typer.Option(metavar="VERSION", help="Version that the agent announces.")
     ] = "3.3.0.0",
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Certificate (PEM) for localhost: use https and wss.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate (PEM) for localhost: use https and wss."),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")
+    ] = None,
     debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
-    """Run a gateway and an agent on this machine, for tries and tests without AWS.
+    """Run a far end on this machine.
 
-    Prints the settings that make any AWS client use it; give them to another shell:
+    It is a gateway and an agent, for tries and tests without AWS. Prints the settings that make any
+    AWS client use it; give them to another shell:
 
     \b
     ssmnet loopback --port 8080
@@ -221,6 +237,9 @@ def loopback(
     Only this machine can reach it, and only with the credentials printed.
     """
     from .loopback import Loopback
+
+    if not re.fullmatch(r"\d+(\.\d+){0,3}", agent_version):
+        raise UsageError(f"{agent_version!r} is not a version such as 3.3.0.0")
 
     async def main(stop: asyncio.Event) -> None:
         far_end = Loopback(
@@ -232,22 +251,29 @@ def loopback(
             ideal=ideal,
             agent_version=agent_version,
         )
-        async with far_end:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(far_end)
+            except OSError as error:
+                what = os.strerror(error.errno) if error.errno else str(error)
+                raise ListenError(f"cannot listen on port {port}: {what}") from error
+            typer.echo(f"unset {' '.join(_IN_THE_WAY)}")
             for name, value in far_end.environment.items():
                 typer.echo(f"export {name}={value}")
-            sys.stdout.flush()
-            _tell(f"{far_end.target} is online at {far_end.endpoint_url}; Ctrl-C ends it")
+            tell(f"{far_end.target} is online at {far_end.endpoint_url}; Ctrl-C ends it")
             await stop.wait()
+            tell(f"{far_end.sessions_started} sessions started, {far_end.sessions} still open")
 
     _run(main)
 
 
 @app.command(cls=Once)
 def demo(debug: Debug = False) -> None:  # noqa: ARG001 - acts by its callback
-    """Show a forward at work, on this machine alone and in under a minute.
+    """Show a forward at work, without AWS.
 
-    Starts a loopback far end and a small HTTP server, forwards a port to it, moves 16 MiB through
-    it both ways and compares checksums. Exit status: 0, or 1 when anything differs.
+    On this machine alone: starts a loopback far end and a small HTTP server, forwards a port to it,
+    moves 16 MiB through it both ways and compares checksums, in well under a minute. Exit status:
+    0, or 1 when anything differs.
     """
     from .demo import run_demo
 
@@ -261,16 +287,24 @@ def main() -> None:
     """The entry point: errors become one line and an exit status."""
     debug = "--debug" in sys.argv
     try:
-        app()
+        status = app(standalone_mode=False)
+    except _ParserError as error:
+        command = error.ctx.command_path if error.ctx else "ssmnet"
+        tell(f"error: {error.format_message()} (see {command} --help)")
+        status = 2
     except Error as error:
         if debug:
             traceback.print_exc()
-        _tell(f"error: {error}")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        tell(f"error: {error}")
+        status = 2 if isinstance(error, UsageError) else 1
+    except typer.Abort:
+        # Ctrl-C or the end of input, at a question.
+        status = 130
     except BrokenPipeError:
         # Whoever read our output is gone; nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        abandon(sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
@@ -284,60 +318,20 @@ def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
 
 @contextlib.asynccontextmanager
 async def _client(
-    target: str | None, profile: str | None, region: str | None, endpoint_url: str | None
+    target: str, profile: str | None, region: str | None, endpoint_url: str | None
 ) -> AsyncIterator[tuple[Client, str]]:
     """The AWS side of a command, and the target to use."""
     from .aws import Client
 
     if target != LOOPBACK_TARGET:
-        client = Client(profile=profile, region=region, endpoint_url=endpoint_url)
-        yield client, target or await _pick_target(client)
+        yield Client(profile=profile, region=region, endpoint_url=endpoint_url), target
         return
     from .loopback import Loopback
+    from .runner import see_no_aws_but
 
     async with Loopback() as far_end:
-        # It is the only AWS that this process sees, and its credentials are good for nothing else.
-        os.environ.pop("AWS_PROFILE", None)
-        os.environ.update(far_end.environment)
+        see_no_aws_but(far_end.environment)
         yield Client(), far_end.target
-
-
-async def _pick_target(client: Client) -> str:
-    """Ask on a terminal; elsewhere say how to name one."""
-    missing = UsageError(
-        "no target: pass -t i-..., set SSMNET_TARGET, or use -t loopback for a far end on "
-        "this machine"
-    )
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise missing
-    try:
-        online = await client.online_targets()
-    except Error as error:
-        raise missing from error
-    if not online:
-        raise missing
-    for index, one in enumerate(online, 1):
-        _tell(f"{index:4}  {one.instance_id}  {one.platform:10}  {one.name}")
-    number: int = typer.prompt("Target", type=int, err=True)
-    if not 1 <= number <= len(online):
-        raise UsageError(f"{number} is not in the list")
-    return online[number - 1].instance_id
-
-
-def _printer(output: Output) -> Callable[[Event], None]:
-    if output is Output.JSON:
-        return lambda event: typer.echo(msgspec.json.encode(event))
-    return _print_event
-
-
-def _print_event(event: Event) -> None:
-    if isinstance(event, Listening):
-        place = event.address if event.port is None else f"{event.address}:{event.port}"
-        _tell(f"Listening on {place}, forwarding to {event.destination} ({event.session_id})")
-    elif isinstance(event, Disconnected) and event.error:
-        _tell(f"connection {event.connection} to {event.destination}: {event.error}")
-    elif isinstance(event, Closed):
-        _tell(f"session {event.session_id}: {event.reason}")
 
 
 def _parameters(given: list[str] | None, document: str | None) -> dict[str, list[str]] | None:
@@ -365,11 +359,3 @@ def _server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | Non
     except OSError as error:
         raise UsageError(f"cannot use {cert} and {key}: {error}") from error
     return context
-
-
-def _tell(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _warn(text: str) -> None:
-    _tell(f"warning: {text}")

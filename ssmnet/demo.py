@@ -25,6 +25,7 @@ from .aws import Client
 from .errors import DestinationRefused
 from .forward import Listener
 from .loopback import Loopback
+from .runner import see_no_aws_but
 from .target import open_port_session
 
 FILE_SIZE = 16 * 1024 * 1024
@@ -49,7 +50,7 @@ async def run_demo(stop: asyncio.Event) -> bool:
 async def _demo() -> bool:
     data = os.urandom(FILE_SIZE)
     async with _destination(data) as port, Loopback() as far_end:
-        os.environ.update(far_end.environment)
+        see_no_aws_but(far_end.environment)
         client = Client()
         typer.echo(f"An HTTP server with a file of 16 MiB listens on port {port}.")
         typer.echo(f"A gateway and the agent of {far_end.target} run on this machine, too.")

@@ -33,6 +33,37 @@ class Disconnected(msgspec.Struct, frozen=True, tag="disconnected", tag_field="e
     error: str
 
 
+class Resuming(msgspec.Struct, frozen=True, tag="resuming", tag_field="event"):
+    """The WebSocket was lost; the session and its connections wait for a new one."""
+
+    session_id: str
+    cause: str
+
+
+class Resumed(msgspec.Struct, frozen=True, tag="resumed", tag_field="event"):
+    """The session goes on, after ``seconds``."""
+
+    session_id: str
+    seconds: float
+
+
+class Restarting(msgspec.Struct, frozen=True, tag="restarting", tag_field="event"):
+    """The session is over and its connections are reset; another is being started.
+
+    Told again when it is another ``cause`` that keeps it from starting.
+    """
+
+    session_id: str
+    cause: str
+
+
+class Restarted(msgspec.Struct, frozen=True, tag="restarted", tag_field="event"):
+    """There is a new session, after ``seconds``."""
+
+    session_id: str
+    seconds: float
+
+
 class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
     """A forward is over."""
 
@@ -40,4 +71,4 @@ class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
     reason: str
 
 
-Event = Listening | Connected | Disconnected | Closed
+Event = Listening | Connected | Disconnected | Resuming | Resumed | Restarting | Restarted | Closed

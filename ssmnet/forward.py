@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from .errors import Error, ListenError
 from .events import Connected, Disconnected, Event
@@ -36,12 +36,13 @@ _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 class Peer(asyncio.Protocol):
     """One side of a Forwarder: what it receives is written to the other side."""
 
-    __slots__ = ("_forwarder", "ended", "other", "received", "transport")
+    __slots__ = ("_early", "_forwarder", "ended", "other", "received", "transport")
 
     other: Peer
 
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
+        self._early = b""
         self.transport: asyncio.Transport | None = None
         self.received = 0
         self.ended = False
@@ -53,12 +54,18 @@ class Peer(asyncio.Protocol):
             self.transport.pause_reading()
         else:
             self.other.transport.resume_reading()
+            self.transport.write(self.other._early)
+            self.other._early = b""
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
         self.received += len(data)
         if self.other.transport is not None:
             self.other.transport.write(data)
+        elif self.transport is not None:
+            # uvloop begins to read after connection_made, paused or not.
+            self._early += data
+            self.transport.pause_reading()
 
     def eof_received(self) -> bool:
         """Nothing more comes from this side; the other may have more to say."""
@@ -106,7 +113,7 @@ class Forwarder:
         """One side's end can't be passed on: close both when no byte has moved for a while."""
         total = self.left.received + self.right.received
         transports = [peer.transport for peer in (self.left, self.right) if peer.transport]
-        if total == self._quiet_total and all(map(_is_quiet, transports)):
+        if len(transports) == 2 and total == self._quiet_total and all(map(_is_quiet, transports)):
             for transport in transports:
                 transport.close()
             return
@@ -153,6 +160,13 @@ def _is_quiet(transport: asyncio.Transport) -> bool:
     return not transport.get_write_buffer_size() and transport.get_extra_info("acknowledged", True)
 
 
+class Dialled(Protocol):
+    """What ``dial`` has begun: a transport, or what becomes one."""
+
+    def abort(self) -> None:
+        """Drop it."""
+
+
 class _Accepted(asyncio.Protocol):
     """A connection that was accepted just now."""
 
@@ -167,20 +181,20 @@ class _Accepted(asyncio.Protocol):
 class Listener:
     """Accepts connections and joins each to what ``dial`` makes. See listen_tcp, listen_unix.
 
-    ``dial`` gets the protocol for the other side and returns its transport, whose
-    ``connection_made`` may come later. It raises ssmnet's errors, which reset the connection.
+    ``dial`` gets the protocol for the other side, whose ``connection_made`` may come later, or
+    ``connection_lost`` instead. It raises ssmnet's errors, which reset the connection.
     """
 
     def __init__(
         self,
-        dial: Callable[[asyncio.Protocol], asyncio.Transport],
+        dial: Callable[[asyncio.Protocol], Dialled],
         destination: str,
         on_event: Callable[[Event], None],
     ) -> None:
         self._dial = dial
         self._on_event = on_event
         self._servers: list[asyncio.Server] = []
-        self._forwarders: dict[Forwarder, asyncio.Transport | None] = {}
+        self._forwarders: dict[Forwarder, Dialled | None] = {}
         self._count = 0
         self._empty = asyncio.Event()
         self._empty.set()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -24,6 +24,16 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_with_signals(main))
+
+
+def see_no_aws_but(environment: Mapping[str, str]) -> None:
+    """Lead this process to the AWS of ``environment`` alone, past the user's own settings."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
+    # Either name may be the one that counts.
+    os.environ.update(NO_PROXY="*", no_proxy="*")
 
 
 async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:

@@ -12,8 +12,10 @@ import logging
 import random
 import time
 from asyncio import FIRST_COMPLETED
+from collections.abc import Callable
 from typing import Protocol
 
+from . import events
 from .driver import Driver
 from .errors import ConnectError, DestinationRefused, Error, LocalProtocolError, SessionClosed
 from .protocol.events import Event, SessionReady
@@ -66,15 +68,22 @@ class Session:
     """One SSM session that AWS has granted. ``open`` it, make streams, ``close`` it.
 
     ``resume_timeout`` (seconds) bounds how long one interruption may last; None for no bound.
+    ``on_event`` is told of interruptions.
     """
 
     def __init__(
-        self, access: Access, grant: Grant, *, resume_timeout: float | None = None
+        self,
+        access: Access,
+        grant: Grant,
+        *,
+        resume_timeout: float | None = None,
+        on_event: Callable[[events.Event], None] = lambda _: None,
     ) -> None:
         self._access = access
         self._grant = grant
         self._stream_url = grant.stream_url
         self._resume_timeout = resume_timeout
+        self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._driver = Driver(grant.session_id, self)
         self._back_off = BackOff(random.random)
@@ -197,6 +206,7 @@ class Session:
         """The WebSocket is gone; the session may not be."""
         logger.info("session %s: WebSocket lost: %s", self.session_id, reason)
         if not self._ended.done():
+            self._on_event(events.Resuming(self.session_id, reason))
             self._resuming = self._loop.create_task(self._resume())
 
     def _check_port(self) -> None:
@@ -223,6 +233,7 @@ class Session:
                 if self._resume_timeout is not None and waited > self._resume_timeout:
                     raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
                 await asyncio.sleep(self._back_off.next_delay())
+            self._on_event(events.Resumed(self.session_id, time.monotonic() - started))
         except Error as error:
             self._end(error)
 

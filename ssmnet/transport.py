@@ -88,12 +88,10 @@ class StreamTransport(asyncio.Transport):
             raise LocalProtocolError("the stream is not open yet")
         if self._closing or not data:
             return
-        stream.write(data if isinstance(data, bytes) else bytes(data))
+        # memoryview refuses what is no buffer; bytes alone would make five NULs of the number 5.
+        stream.write(data if isinstance(data, bytes) else bytes(memoryview(data)))
         self._session.flush()
-        if not self._protocol_paused and stream.unsent > self._high_water:
-            self._protocol_paused = True
-            stream.low_water = self._low_water
-            self._protocol.pause_writing()
+        self._pause_protocol(stream)
 
     def can_write_eof(self) -> bool:
         """False: the agent would close both directions."""
@@ -121,6 +119,8 @@ class StreamTransport(asyncio.Transport):
             raise ValueError(f"high ({high}) must be >= low ({low}) and both >= 0")
         self._high_water = high
         self._low_water = low
+        if self._stream is not None:
+            self._pause_protocol(self._stream)
 
     # The read side.
 
@@ -178,7 +178,7 @@ class StreamTransport(asyncio.Transport):
     def open(self, stream: MuxStream | PortStream) -> None:
         """The session has a stream for us."""
         self._stream = stream
-        self._protocol.connection_made(self)
+        self._call(self._protocol.connection_made, self)
 
     def deliver(self) -> None:
         """The stream has data or its end for us."""
@@ -194,7 +194,7 @@ class StreamTransport(asyncio.Transport):
             self._unread, self._unread_size = None, 0
             self._session.allow_reading(self)
         if data:
-            self._protocol.data_received(data)
+            self._call(self._protocol.data_received, data)
         if stream.closed_by_peer and not self._closing and not self._reading_paused:
             refused = DestinationRefused("the target could not connect to the destination")
             self._close(refused if stream.refused else None)
@@ -203,13 +203,37 @@ class StreamTransport(asyncio.Transport):
         """The stream's queue has room again."""
         if self._protocol_paused:
             self._protocol_paused = False
-            self._protocol.resume_writing()
+            self._call(self._protocol.resume_writing)
 
     def lose(self, error: Exception) -> None:
         """The session is over."""
         if not self._closing:
             self._closing = True
-            self._protocol.connection_lost(error)
+            self._unread = None
+            self._session.call_soon(self._protocol.connection_lost, error)
+
+    def _call(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call the protocol; one that fails loses its stream, and the session goes on."""
+        try:
+            callback(*args)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {
+                    "message": "a stream's protocol failed",
+                    "exception": error,
+                    "protocol": self._protocol,
+                    "transport": self,
+                }
+            )
+            if self._stream is not None:
+                self._stream.abort()
+            self._close(error)
+
+    def _pause_protocol(self, stream: MuxStream | PortStream) -> None:
+        if not self._protocol_paused and stream.unsent > self._high_water:
+            self._protocol_paused = True
+            stream.low_water = self._low_water
+            self._call(self._protocol.pause_writing)
 
     def _keep(self, data: bytes) -> None:
         if not data:

@@ -131,10 +131,13 @@ async def _upgrade(
     )
     accept = b64encode(sha1(key + _GUID, usedforsecurity=False).digest()).decode()
     if response.status != 101:
-        raise ConnectError(f"the gateway refused the WebSocket with status {response.status}")
-    if response.headers.get("Sec-WebSocket-Accept") != accept or response.connection is None:
-        raise ConnectError("the gateway's answer to the WebSocket upgrade is not valid")
-    return response
+        problem = f"the gateway refused the WebSocket with status {response.status}"
+    elif response.headers.get("Sec-WebSocket-Accept") != accept:
+        problem = "the gateway's answer to the WebSocket upgrade is not valid"
+    else:
+        return response
+    response.close()
+    raise ConnectError(problem)
 
 
 def _one_line(error: BaseException) -> str:
@@ -171,6 +174,7 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         connection = response.connection
         if connection is None or connection.transport is None or connection.protocol is None:
+            response.close()
             raise ConnectError("the gateway closed the connection at once")
         self._http = http
         self._response = response
@@ -193,7 +197,10 @@ class WebSocket(asyncio.Protocol):
         self._transport.set_protocol(self)
         self.reading_paused = False
         if early.data:
-            self._loop.call_soon(self.data_received, early.data)
+            # uvloop may read the socket before it makes this call: the order is kept by _parts.
+            self._parts.append(early.data)
+            self._parts_size = len(early.data)
+            self._loop.call_soon(self.data_received, b"")
 
     def write(self, messages: list[bytes]) -> None:
         """Send binary messages in one write."""
@@ -234,7 +241,8 @@ class WebSocket(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once; the handler hears no more."""
         self._closing = True
-        self._transport.abort()
+        if not self._closed.done():
+            self._transport.abort()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone; after ``close`` or ``abort``, or its loss."""

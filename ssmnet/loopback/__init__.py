@@ -103,6 +103,8 @@ class Loopback:
         """What a client's environment has to hold to find this far end and nothing else."""
         environment = {
             "AWS_ENDPOINT_URL_SSM": self.endpoint_url,
+            # Where StreamUrl leads anyway; naming it is what makes a careful client trust it.
+            "AWS_ENDPOINT_URL_SSMMESSAGES": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_REGION": self.region,

@@ -1,4 +1,4 @@
-"""The agent's end of one session, without IO: messages and destination's bytes in, the same out.
+"""The agent's end of one session, without IO: messages and destinations' bytes in, the same out.
 
 It is written from the real agent's habits and shares nothing with the client but the codec, so
 that two wrongs cannot agree. The driver calls ``receive`` for each binary message and tells what
@@ -12,24 +12,12 @@ methods of ``port.Port`` and a branch in ``_make_kind``.
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Callable
 
 from ..errors import RemoteProtocolError
-from ..protocol.message import (
-    PAYLOAD_SIZE,
-    AgentMessage,
-    Flag,
-    MessageType,
-    PayloadType,
-    acknowledge,
-    decode_flag,
-    decode_json,
-    parse,
-)
-from ..protocol.message import AcknowledgedNumber as Acknowledged
+from ..protocol.message import PAYLOAD_SIZE, AgentMessage, Flag, PayloadType, decode_flag
 from . import handshake
+from .agent_channel import AgentChannel, Delivery
 from .byte_queue import Buffer
 from .documents import LOCAL_PORT_FORWARDING, SessionRequest
 from .events import Ended, Event
@@ -37,8 +25,6 @@ from .handshake import Handshake
 from .port import SETUP_TIME, Port
 from .port_basic import BasicPort, RawPort
 from .port_mux import MuxPort
-from .receiver import Arrival, Receiver
-from .sender import IdealSender, Sender
 
 # What the agent sleeps after each message of output, in seconds.
 PACE = 0.001
@@ -66,31 +52,24 @@ class Agent:
         ideal: bool = False,
         setup_time: float = SETUP_TIME,
     ) -> None:
-        self.invalid = 0
-        self.not_ready = 0
         self.ended = False
-        self.inbox_size = 0
         self._request = request
         self._session_id = session_id
-        self._wall_clock = wall_clock
-        self._message_id = message_id
         self._agent_version = agent_version
         self._pace = PACE if pace else 0.0
         self._ideal = ideal
         self._setup_time = 0.0 if ideal else setup_time
-        self._sender: Sender | IdealSender = IdealSender() if ideal else Sender()
-        self._receiver = Receiver()
+        self._channel = AgentChannel(
+            deliver=self._deliver,
+            closed=lambda: self._end(""),
+            wall_clock=wall_clock,
+            message_id=message_id,
+            ideal=ideal,
+        )
         self._handshake = Handshake(agent_version, request.session_type, request.properties)
         self._kind: Port | None = None
-        self._number = 0
-        self._paused = False
-        self._output_blocked = False
         self._next_output = 0.0
-        self._out: list[bytes] = []
         self._events: list[Event] = []
-        # Input that has come and may not be looked at, and the message that is being written.
-        self._inbox: deque[Buffer] = deque()
-        self._held: tuple[AgentMessage, bool] | None = None
         self._ending: tuple[str, float] | None = None
         self._now = 0.0
 
@@ -99,22 +78,37 @@ class Agent:
     @property
     def blocked(self) -> bool:
         """Whether input waits: the far side takes nothing, or our own output is stuck."""
-        return self._held is not None or self._output_blocked
+        return self._channel.blocked
+
+    @property
+    def inbox_size(self) -> int:
+        """How many bytes of input wait."""
+        return self._channel.inbox_size
 
     @property
     def paused(self) -> bool:
         """Whether the gateway said that the client is away."""
-        return self._paused
+        return self._channel.paused
 
     @property
     def unacknowledged(self) -> int:
         """How many messages wait for an acknowledgement."""
-        return len(self._sender)
+        return len(self._channel.sender)
 
     @property
     def resent(self) -> int:
         """How many messages were sent again."""
-        return self._sender.resent
+        return self._channel.sender.resent
+
+    @property
+    def invalid(self) -> int:
+        """How many messages were none, and dropped."""
+        return self._channel.invalid
+
+    @property
+    def not_ready(self) -> int:
+        """How many messages of input were dropped because nobody was ready for them."""
+        return self._channel.not_ready
 
     def data_to_send(self, now: float) -> list[bytes]:
         """The messages that go out now, in order."""
@@ -123,8 +117,7 @@ class Agent:
             self._kind.flush()
             self._take_output(self._kind)
         self._finish()
-        out, self._out = self._out, []
-        return out
+        return self._channel.take_messages()
 
     def events(self) -> list[Event]:
         """What the driver is to do, in order; do it before data_to_send's messages go out."""
@@ -135,17 +128,25 @@ class Agent:
         """When handle_timer is due."""
         if self.ended:
             return None
-        timers = [None if self._paused else self._sender.get_timer()]
+        timers = [self._channel.get_timer()]
         if self._ending is not None:
             timers.append(self._ending[1])
-        elif self._kind is None:
-            if self._handshake.started_at:
-                timers.append(self._handshake.started_at + handshake.TIMEOUT)
-        else:
+        elif self._kind is not None:
             timers.append(self._kind.get_timer())
-            if self._pace and self._kind.has_output and self._may_send():
+            if self._pace and self._kind.has_output and self._channel.may_send:
                 timers.append(self._next_output)
+        elif self._handshake.deadline is not None:
+            timers.append(self._handshake.deadline)
         return min((timer for timer in timers if timer is not None), default=None)
+
+    # What the driver tells.
+
+    def start(self, now: float) -> None:
+        """The channel to the gateway is open."""
+        self._now = now
+        self._channel.sender.start(now)
+        self._channel.send_state(self._session_id, "Connected")
+        self._send(PayloadType.HANDSHAKE_REQUEST, self._handshake.request(now))
 
     def stop(self) -> None:
         """The gateway has ended the session: what has come is written, and that is all."""
@@ -153,42 +154,28 @@ class Agent:
             self._kind.stop()
         self.ended = True
 
-    # What the driver tells.
-
-    def start(self, now: float) -> None:
-        """The channel to the gateway is open."""
-        self._now = now
-        self._sender.start(now)
-        self._send_control(
-            MessageType.AGENT_SESSION_STATE,
-            {"SchemaVersion": 1, "SessionState": "Connected", "SessionId": self._session_id},
-        )
-        self._send(PayloadType.HANDSHAKE_REQUEST, self._handshake.request(now))
-
     def receive(self, data: Buffer, now: float) -> None:
         """One binary message from the gateway, which must not change afterwards."""
         self._now = now
-        if self.blocked:
-            self._inbox.append(data)
-            self.inbox_size += len(data)
-        else:
-            self._receive(data)
+        if not self.ended:
+            self._channel.receive(data, now)
+            if self._kind is None:
+                self._complete_handshake()
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
         self._now = now
-        if not self._paused:
-            self._out += self._sender.handle_timer(now)
+        self._channel.handle_timer(now)
         if self._kind is not None:
             self._kind.handle_timer(now)
-        elif self._handshake.started_at and now >= self._handshake.started_at + handshake.TIMEOUT:
+        elif self._handshake.deadline is not None and now >= self._handshake.deadline:
             self._end("Handshake timed out.")
         self._finish()
 
     def set_output_blocked(self, blocked: bool, now: float) -> None:
         """Nothing can be sent to the gateway just now, or it can again."""
         self._now = now
-        self._output_blocked = blocked
+        self._channel.output_blocked = blocked
         self._go_on()
 
     def resolved(self, addresses: tuple[str, ...], now: float) -> None:
@@ -247,98 +234,41 @@ class Agent:
 
     # Input.
 
-    def _receive(self, data: Buffer) -> None:
-        if self.ended:
-            return
-        try:
-            message = parse(data)
-            self._dispatch(message)
-        except RemoteProtocolError:
-            self.invalid += 1
-
-    def _dispatch(self, message: AgentMessage) -> None:
-        kind = message.message_type
-        if kind == MessageType.INPUT_STREAM_DATA:
-            self._unpause()
-            self._receive_stream_data(message)
-        elif kind == MessageType.ACKNOWLEDGE:
-            self._unpause()
-            acknowledged = decode_json(message.payload, Acknowledged)
-            number = acknowledged.acknowledged_message_sequence_number
-            self._sender.acknowledge(number, self._now)
-        elif kind == MessageType.START_PUBLICATION:
-            self._unpause()
-        elif kind == MessageType.PAUSE_PUBLICATION:
-            self._paused = True
-        elif kind == MessageType.CHANNEL_CLOSED:
-            self._end("")
-        else:
-            self.invalid += 1
-
-    def _unpause(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._sender.unpaused(self._now)
-
-    def _receive_stream_data(self, message: AgentMessage) -> None:
-        arrival = self._receiver.place(message)
-        if arrival is Arrival.EXPECTED:
-            self._process(message)
-            if self._handshake.answered and self._kind is None and self._ending is None:
-                self._complete_handshake()
-        elif arrival is not Arrival.REFUSED:
-            self._acknowledge(message)
-
-    def _process(self, message: AgentMessage, acknowledged: bool = False) -> None:
-        """Process the expected message and those that came early, until one has to wait."""
-        following: AgentMessage | None = message
-        while following is not None:
-            if not self._deliver(following):
-                self.not_ready += 1
-                return
-            if self._kind is not None and self._kind.blocked:
-                self._held = (following, acknowledged)
-                return
-            following = self._processed(following, acknowledged)
-            acknowledged = True
-
-    def _processed(self, message: AgentMessage, acknowledged: bool) -> AgentMessage | None:
-        if not acknowledged:
-            self._acknowledge(message)
-        return self._receiver.advance()
-
-    def _deliver(self, message: AgentMessage) -> bool:
-        """Hand one in-order message on; False when nobody is ready for it."""
+    def _deliver(self, message: AgentMessage) -> Delivery:
+        """One message of input, in order."""
         if message.payload_type == PayloadType.HANDSHAKE_RESPONSE:
             self._receive_handshake_response(message.payload)
-            return True
+            return Delivery.DONE
         if not self._handshake.complete:
-            return True
-        if self._kind is None or not self._kind.ready:
-            return False
+            # The real agent loses what comes too early.
+            return Delivery.DONE
+        kind = self._kind
+        if kind is None or not kind.ready:
+            return Delivery.NOT_READY
         if not self._is_unknown_flag(message):
-            self._kind.receive(message.payload_type, message.payload)
-        return True
+            kind.receive(message.payload_type, message.payload)
+        return Delivery.WAITING if kind.blocked else Delivery.DONE
 
     def _is_unknown_flag(self, message: AgentMessage) -> bool:
-        """An agent too old for TerminateSession does nothing about it."""
+        """What no agent knows, and TerminateSession where the agent is too old for it."""
         if message.payload_type != PayloadType.FLAG:
             return False
-        knows = handshake.version(self._agent_version) > handshake.version(
-            handshake.TERMINATE_FLAG_AFTER_AGENT
-        )
-        return len(message.payload) != 4 or (
-            decode_flag(message.payload) == Flag.TERMINATE_SESSION and not knows
-        )
+        try:
+            flag = decode_flag(message.payload)
+        except RemoteProtocolError:
+            return True
+        return flag == Flag.TERMINATE_SESSION and not handshake.knows_terminate(self._agent_version)
 
     def _receive_handshake_response(self, payload: Buffer) -> None:
-        if self._handshake.answered:
-            return
-        refusal = self._handshake.receive_response(payload)
-        if refusal is not None:
-            self._end(refusal)
+        if not self._handshake.answered:
+            refusal = self._handshake.receive_response(payload)
+            if refusal is not None:
+                self._end(refusal)
 
     def _complete_handshake(self) -> None:
+        """Once the response is acknowledged."""
+        if not self._handshake.answered or self._kind is not None or self._ending is not None:
+            return
         self._send(PayloadType.HANDSHAKE_COMPLETE, self._handshake.completion(self._now))
         self._kind = self._make_kind()
         self._kind.start(self._now)
@@ -373,23 +303,13 @@ class Agent:
 
     def _go_on(self) -> None:
         """Whatever has changed may be what input was waiting for."""
-        if self._held is not None and (self._kind is None or not self._kind.blocked):
-            (message, acknowledged), self._held = self._held, None
-            following = self._processed(message, acknowledged)
-            if following is not None:
-                self._process(following, acknowledged=True)
-        while self._inbox and not self.blocked:
-            data = self._inbox.popleft()
-            self.inbox_size -= len(data)
-            self._receive(data)
+        self._channel.go_on(self._now, written=self._kind is None or not self._kind.blocked)
+        self._complete_handshake()
 
-    # Output.
-
-    def _may_send(self) -> bool:
-        return not (self._paused or self._output_blocked) and self._sender.has_room
+    # Output, and the end.
 
     def _take_output(self, kind: Port) -> None:
-        while kind.has_output and self._ending is None and self._may_send():
+        while kind.has_output and self._ending is None and self._channel.may_send:
             if self._pace:
                 if self._now < self._next_output:
                     return
@@ -397,38 +317,7 @@ class Agent:
             self._send(PayloadType.OUTPUT, kind.take(PAYLOAD_SIZE))
 
     def _send(self, payload_type: PayloadType, payload: Buffer) -> None:
-        """Number a stream data message, list it, and send it unless the client is away."""
-        number = self._number
-        self._number += 1
-        data = AgentMessage(
-            MessageType.OUTPUT_STREAM_DATA,
-            payload,
-            number,
-            payload_type,
-            # The agent marks its first message, and no other.
-            0 if number else 1,
-            self._message_id(),
-            self._wall_clock(),
-        ).serialize()
-        self._sender.add(number, data, self._now)
-        if not self._paused:
-            self._out.append(data)
-
-    def _send_control(self, message_type: MessageType, content: object) -> None:
-        self._out.append(
-            AgentMessage(
-                message_type,
-                json.dumps(content, separators=(",", ":")).encode(),
-                flags=3,
-                message_id=self._message_id(),
-                created_date=self._wall_clock(),
-            ).serialize()
-        )
-
-    def _acknowledge(self, message: AgentMessage) -> None:
-        self._out.append(acknowledge(message, self._message_id(), self._wall_clock()))
-
-    # The end.
+        self._channel.send(payload_type, payload, self._now)
 
     def _end(self, output: str) -> None:
         if self._ending is None and not self.ended:
@@ -441,6 +330,6 @@ class Agent:
         output, deadline = self._ending
         if self._kind is not None:
             self._kind.stop()
-        if not len(self._sender) or self._now >= deadline:
+        if not self.unacknowledged or self._now >= deadline:
             self.ended = True
             self._events.append(Ended(output))

@@ -94,7 +94,8 @@ class BuiltInAgent:
         if self._closed:
             return
         self._agent.receive(data, self._loop.time())
-        self._schedule()
+        if not self._flushing:
+            self._schedule()
 
     def block(self, blocked: bool) -> None:
         """The client takes nothing: stop sending to it, or go on."""

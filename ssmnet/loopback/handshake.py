@@ -56,8 +56,13 @@ def keeps_alive(agent: str, client: str) -> bool:
     )
 
 
+def knows_terminate(agent: str) -> bool:
+    """Whether that agent ends a session by the TerminateSession flag."""
+    return version(agent) > version(TERMINATE_FLAG_AFTER_AGENT)
+
+
 class Handshake:
-    """Request out, response in."""
+    """Request out, response in. ``deadline`` is set by the request."""
 
     def __init__(
         self, agent_version: str, session_type: str, properties: Mapping[str, str]
@@ -65,14 +70,16 @@ class Handshake:
         self.client_version = ""
         self.complete = False
         self.answered = False
-        self.started_at = 0.0
+        self.deadline: float | None = None
+        self._started_at = 0.0
         self._agent_version = agent_version
         self._session_type = session_type
         self._properties = properties
 
     def request(self, now: float) -> bytes:
         """The HandshakeRequest payload."""
-        self.started_at = now
+        self._started_at = now
+        self.deadline = now + TIMEOUT
         parameters = {"SessionType": self._session_type, "Properties": dict(self._properties)}
         actions = [{"ActionType": "SessionType", "ActionParameters": parameters}]
         return _encode({"AgentVersion": self._agent_version, "RequestedClientActions": actions})
@@ -96,7 +103,7 @@ class Handshake:
     def completion(self, now: float) -> bytes:
         """The HandshakeComplete payload."""
         self.complete = True
-        took = int((now - self.started_at) * 1e9)
+        took = int((now - self._started_at) * 1e9)
         return _encode({"HandshakeTimeToComplete": took, "CustomerMessage": ""})
 
 

@@ -14,6 +14,7 @@ WRITE_LIMIT = 256 * 1024
 # A peer gets this long to answer a close frame, in seconds.
 CLOSE_TIMEOUT = 2.0
 
+_END = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 _BINARY = 0x82
 _LENGTH16 = Struct(">BBH")
 _LENGTH64 = Struct(">BBQ")
@@ -56,9 +57,12 @@ class WebSocketSide:
 
     async def run(self, receive: Callable[[bytes], None]) -> None:
         """Pass each binary message to ``receive`` until the WebSocket ends."""
-        async for message in self._ws:
+        while True:
+            message = await self._ws.receive()
             if message.type is WSMsgType.BINARY:
                 receive(message.data)
+            elif message.type in _END:
+                return
             if not self._may_read.is_set():
                 await self._may_read.wait()
 

@@ -45,6 +45,7 @@ class CongestionControl:
         "_jitter",
         "_limited",
         "_measuring",
+        "_queueing",
         "_recovery_start",
         "_resume_window",
         "_round_maximum",
@@ -53,6 +54,7 @@ class CongestionControl:
         "_sampled",
         "_slow_start",
         "_threshold",
+        "_window_before",
         "max_window",
         "window",
     )
@@ -70,27 +72,62 @@ class CongestionControl:
         self._base_until = -_INFINITY
         self._jitter = 0.0
         self._measuring = 0  # rounds left
+        self._window_before = 0
         self._resume_window = 0
         self._round_start = -_INFINITY
         self._round_minimum = _INFINITY
         self._round_maximum = 0.0
+        self._queueing = False  # more than the target, in the last round
         self._recovery_start = -_INFINITY
 
     def limited(self) -> None:
         """The window held data back. One that is not used says nothing about the path."""
         self._limited = True
 
-    def acknowledged(self, size: int) -> None:
-        """``size`` bytes have arrived."""
+    def acknowledged(self, size: int, round_trip: float | None, now: float) -> None:
+        """``size`` bytes have arrived, the newest of them after ``round_trip`` if that is known."""
+        if round_trip is not None:
+            self._sampled = True
         # Without a sample nobody knows what a larger window does to the queues.
         if self._slow_start and self._limited and (self._sampled or self.window < self._threshold):
             self.window = min(self.window + size, self.max_window)
+        elif self.window < self._resume_window:
+            self.window = min(self.window + size, self._resume_window)
+        if round_trip is not None:
+            self._sample(round_trip, now)
 
-    def sample(self, round_trip: float, now: float) -> None:
-        """The newest of the messages acknowledged just now took ``round_trip``."""
+    def lost(self, sent_at: float, now: float) -> None:
+        """A message sent at ``sent_at`` was lost. One reduction answers all losses of a round."""
+        if sent_at >= self._recovery_start:
+            self._recovery_start = now
+            self._slow_start = False
+            # On a channel that rides on TCP a full queue delays and does not drop.
+            self._resume_window = 0
+            tenths = 7 if self._queueing else 9
+            self.window = max(self.window * tenths // 10, MIN_WINDOW)
+
+    def restart(self) -> None:
+        """Nothing is known of the path any more: after a timeout, or on a new connection."""
+        if self._before_restart is None:
+            self._before_restart = self.window, self._slow_start
+        if self._sampled:
+            # A second timeout in a row tells nothing new of what the path can take.
+            self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
+        self.window = MIN_WINDOW
+        self._slow_start = True
+        self._sampled = False
+        self._measuring = self._resume_window = 0
+        self._round_start = -_INFINITY
+
+    def undo_restart(self) -> None:
+        """The timeout was wrong: acknowledgements were only held up."""
+        if self._before_restart is not None:
+            self.window, self._slow_start = self._before_restart
+            self._before_restart = None
+
+    def _sample(self, round_trip: float, now: float) -> None:
         if self._base == _INFINITY:
             self._base_until = now + BASE_LIFETIME
-        self._sampled = True
         self._before_restart = None
         self._base = min(self._base, round_trip)
         if self._slow_start:
@@ -103,32 +140,6 @@ class CongestionControl:
             self._round_start = now
             self._round_minimum = _INFINITY
             self._round_maximum = 0.0
-
-    def lost(self, sent_at: float, now: float) -> None:
-        """A message sent at ``sent_at`` was lost. One reduction answers all losses of a round."""
-        if sent_at >= self._recovery_start:
-            self._recovery_start = now
-            self._slow_start = False
-            self.window = max(self.window * 7 // 10, MIN_WINDOW)
-
-    def restart(self) -> None:
-        """Nothing is known of the path any more: after a timeout, or on a new connection."""
-        if self._before_restart is None:
-            self._before_restart = self.window, self._slow_start
-        if self._sampled:
-            # A second timeout in a row tells nothing new of what the path can take.
-            self._threshold = max(self.window * 7 // 10, MIN_WINDOW)
-        self.window = MIN_WINDOW
-        self._slow_start = True
-        self._sampled = False
-        self._measuring = 0
-        self._round_start = -_INFINITY
-
-    def undo_restart(self) -> None:
-        """The timeout was wrong: acknowledgements were only held up."""
-        if self._before_restart is not None:
-            self.window, self._slow_start = self._before_restart
-            self._before_restart = None
 
     @property
     def _target(self) -> float:
@@ -148,7 +159,8 @@ class CongestionControl:
             self._measuring -= 1
             if not self._measuring:
                 self._rebase(now)
-                self.window = self._resume_window
+                # From here on acknowledgements open the window again: at once would be a burst.
+                self._resume_window = self._window_before
         elif now >= self._base_until and not self._slow_start:
             self._measure(now)
         else:
@@ -160,7 +172,7 @@ class CongestionControl:
             self._rebase(now)
             return
         self._measuring = MEASURING_ROUNDS
-        self._resume_window = self.window
+        self._window_before = self.window
         self.window = max(self.window // 2, MIN_WINDOW)
 
     def _rebase(self, now: float) -> None:
@@ -171,6 +183,9 @@ class CongestionControl:
     def _adjust(self, now: float) -> None:
         # 1 with empty queues, 0 at the target, and down to -1 beyond.
         room = max(-1.0, 1 - (self._round_minimum - self._base) / self._target)
+        self._queueing = room < 0
+        if room < 0:
+            self._resume_window = 0
         if room < 0 and self.window <= MIN_WINDOW:
             self._rebase(now)
         elif room < 0:

@@ -6,8 +6,10 @@ The smoothing is TCP's (RFC 6298), with the reference ends' margin above the est
 from __future__ import annotations
 
 INITIAL_TIMEOUT = 0.2
-# The agent acknowledges after it has written to the destination: a margin for its scheduling.
+# The agent acknowledges after it has written to the destination: a margin for its scheduling, and
+# for what a long path has to vary.
 MIN_MARGIN = 0.01
+MARGIN_SHARE = 0.5
 # A backed-off timeout ends here: a far end that is back is found within this time.
 MAX_TIMEOUT = 5.0
 
@@ -42,7 +44,8 @@ class RoundTripTime:
         else:
             self.variance += (abs(self.smoothed - sample) - self.variance) / 4
             self.smoothed += (sample - self.smoothed) / 8
-        self._timeout = self.smoothed + max(MIN_MARGIN, 4 * self.variance)
+        margin = max(MIN_MARGIN, 4 * self.variance, MARGIN_SHARE * self.smoothed)
+        self._timeout = self.smoothed + margin
         self._back_off = 1
 
     def back_off(self) -> None:

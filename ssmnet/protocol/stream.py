@@ -5,8 +5,9 @@ message, so the sender knows what is missing and repairs several losses in one r
 
 - a message is *in flight* from its transmission to its acknowledgement, or until it is given up;
 - it is given up when messages sent three or more after it have been acknowledged, or one sent
-  after it and the time a round trip takes has passed; or, with nothing acknowledged at all for a
-  retransmission timeout, together with all that is in flight;
+  after it and the time a round trip takes has passed (more of both where that turns out to be too
+  early); or, with nothing acknowledged at all for a retransmission timeout, together with all that
+  is in flight;
 - what is given up waits as *lost*, goes out again before anything new, and still counts as
   acknowledged if the first transmission turns out to have arrived. After a timeout that shows that
   nothing was lost but time, and the timeout is undone.
@@ -28,9 +29,10 @@ from .message import AgentMessage, MessageType
 from .recovery import RoundTripTime
 from .window import MAX_BYTES, MAX_MESSAGES, Window
 
-REORDERING_THRESHOLD = 3
-# Of the round trip: how long a message may be overtaken before it counts as lost (RFC 9002).
-TIME_THRESHOLD = 9 / 8
+# By how many messages one may be overtaken before it counts as lost; and by this many times an
+# eighth of a round trip, over one, divided by three (RFC 9002).
+MIN_REORDERING = 3
+MAX_REORDERING = 48
 
 # The agent repairs one loss per 100 ms while it runs on at 700 messages a second, so a burst of
 # losses needs as large a buffer as the agent's own.
@@ -83,6 +85,8 @@ class StreamSender:
         self._loss_timer: float | None = None
         self._timed_out = False  # and nothing since shows whether rightly
         self._came_late = False
+        self._heard = False
+        self._reordering = MIN_REORDERING
         self._acknowledged_bytes = 0
         self._newest: _Sent | None = None
 
@@ -121,7 +125,10 @@ class StreamSender:
 
     def resend(self, now: float) -> bytes | None:
         """The oldest lost message, in flight again; None when there is none, or no room."""
-        if not self._lost or not self.window.is_open:
+        if not self._lost:
+            return None
+        if not self.window.is_open:
+            self._congestion.limited()
             return None
         # Those that were acknowledged meanwhile are still in the heap.
         while (number := heappop(self._lost_numbers)) not in self._lost:
@@ -139,33 +146,33 @@ class StreamSender:
         sent = self._in_flight.pop(number, None)
         if sent is not None:
             self.window.in_flight -= len(sent.wire)
-        elif (sent := self._lost.pop(number, None)) is None:
-            return
-        else:
+        elif (sent := self._lost.pop(number, None)) is not None:
             self._came_late = self._timed_out
+        else:
+            # A duplicate's: nothing new, but the path lives.
+            self._heard = True
+            return
         self._acknowledged_bytes += len(sent.wire)
-        self._highest_acknowledged = max(self._highest_acknowledged, sent.order)
+        # While a timeout is in doubt this may be the first transmission's acknowledgement.
+        order = sent.first_order if self._timed_out else sent.order
+        self._highest_acknowledged = max(self._highest_acknowledged, order)
         if not sent.repeated or self.round_trip_time.smoothed is None:
             self._newest = sent
 
     def settle(self, now: float) -> None:
         """Draw the conclusions from the acknowledgements of a burst."""
+        if self._heard:
+            # Something was sent again too early.
+            self._heard = False
+            self._waiting_since = now
+            self._reordering = min(2 * self._reordering, MAX_REORDERING)
         if not self._acknowledged_bytes:
             return
         self.progress_at = self._waiting_since = now
         if self._came_late:
             self._undo_timeout()
-        self._congestion.acknowledged(self._acknowledged_bytes)
+        self._congestion.acknowledged(self._acknowledged_bytes, self._take_sample(now), now)
         self._acknowledged_bytes = 0
-        if self._newest is not None:
-            # Karn's rule: the acknowledgement of a repeated message does not tell which of its
-            # transmissions it answers. The first is an upper bound, better than no idea at all.
-            sample = now - self._newest.first_sent_at
-            self.round_trip_time.update(sample)
-            if not self._newest.repeated:
-                self._timed_out = False
-                self._congestion.sample(sample, now)
-            self._newest = None
         self._find_losses(now)
         self._follow()
 
@@ -204,6 +211,19 @@ class StreamSender:
         self._congestion.restart()
         self._follow()
 
+    def _take_sample(self, now: float) -> float | None:
+        newest, self._newest = self._newest, None
+        if newest is None:
+            return None
+        # Karn's rule: the acknowledgement of a repeated message does not tell which of its
+        # transmissions it answers. The first is an upper bound, better than no idea at all.
+        sample = now - newest.first_sent_at
+        self.round_trip_time.update(sample)
+        if newest.repeated:
+            return None
+        self._timed_out = False
+        return sample
+
     def _transmit(self, sent: _Sent, now: float) -> None:
         if not self._in_flight:
             self._waiting_since = now
@@ -235,12 +255,11 @@ class StreamSender:
 
     def _find_losses(self, now: float) -> None:
         self._loss_timer = None
-        patience = TIME_THRESHOLD * max(
-            self.round_trip_time.smoothed or 0.0, self.round_trip_time.latest
-        )
+        round_trip = max(self.round_trip_time.smoothed or 0.0, self.round_trip_time.latest)
+        patience = round_trip * (1 + self._reordering / (8 * MIN_REORDERING))
         for number, sent in list(self._overtaken()):
             overtaken_by = self._highest_acknowledged - sent.order
-            if overtaken_by >= REORDERING_THRESHOLD or now >= sent.sent_at + patience:
+            if overtaken_by >= self._reordering or now >= sent.sent_at + patience:
                 self._give_up(number, now)
             elif self._loss_timer is None:
                 self._loss_timer = sent.sent_at + patience

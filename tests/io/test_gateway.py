@@ -359,7 +359,7 @@ async def test_early_input_is_acknowledged_and_kept(client: FarClient, echo_port
     for number in (4, 3, 2):
         push = wire.frame(wire.PSH, 3, b"%d" % number)
         await client.ws.send_bytes(wire.input_data(number, push))
-        await client.until(lambda number=number: number in client.acknowledged)  # type: ignore[misc]
+        await client.until(lambda number=number: number in client.acknowledged)
     await client.until(lambda: len(client.frames.data(3)) == 3)
     assert client.frames.data(3) == b"234"
 

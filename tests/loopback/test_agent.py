@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssmnet.loopback import Agent
 from ssmnet.loopback.events import Dial, Ended, Write
@@ -330,3 +332,85 @@ def test_channel_closed_ends_the_session() -> None:
     agent.receive(wire.encode(wire.CHANNEL_CLOSED, content, flags=3), 0.0)
     sent(agent, 0.0)
     assert events(agent, Ended) == [Ended("")]
+
+
+# Whatever comes.
+
+
+def test_a_flag_that_is_none_is_acknowledged_and_ignored() -> None:
+    agent = with_stream()
+    agent.receive(wire.input_data(2, b"xy", wire.FLAG), 0.0)
+    agent.receive(wire.flag(3, 99), 0.0)
+    assert acknowledged(sent(agent, 0.0)) == [2, 3]
+    assert not agent.ended
+
+
+def test_a_handshake_response_may_wait_for_the_gateway() -> None:
+    agent = make_agent()
+    agent.start(0.0)
+    acknowledge_all(agent, sent(agent, 0.0), 0.0)
+    agent.set_output_blocked(True, 0.0)
+    response = wire.handshake_response()
+    agent.receive(wire.input_data(0, response, wire.HANDSHAKE_RESPONSE), 0.0)
+    assert sent(agent, 0.0) == []
+    agent.set_output_blocked(False, 0.0)
+    _, complete = sent(agent, 0.0)
+    assert complete.payload_type == wire.HANDSHAKE_COMPLETE
+
+
+def test_nothing_is_resent_into_a_gateway_that_takes_nothing() -> None:
+    agent = with_stream()
+    agent.received(3, b"x", 0.0)
+    sent(agent, 0.0)
+    agent.set_output_blocked(True, 0.0)
+    assert agent.get_timer() is None
+    agent.handle_timer(5.0)
+    assert sent(agent, 5.0) == []
+
+
+FRAMES = st.builds(
+    wire.frame,
+    st.integers(0, 5),
+    st.integers(0, 9),
+    st.binary(max_size=40),
+)
+INPUT = st.one_of(
+    st.binary(max_size=200),
+    st.builds(wire.input_data, st.integers(0, 12), st.binary(min_size=1), st.integers(0, 13)),
+    st.builds(wire.input_data, st.integers(0, 12), FRAMES),
+    st.builds(
+        wire.encode, st.sampled_from([wire.PAUSE, wire.START, wire.ACKNOWLEDGE]), st.binary()
+    ),
+)
+NEWS = st.tuples(
+    st.sampled_from(["dialled", "connection_ended", "connection_lost", "received"]),
+    st.integers(0, 9),
+)
+
+
+@pytest.mark.parametrize("ideal", [False, True])
+@pytest.mark.parametrize("document", ["AWS-StartPortForwardingSession", "AWS-StartSSHSession"])
+@given(steps=st.lists(st.one_of(INPUT, NEWS), max_size=40))
+def test_no_input_breaks_an_agent(
+    document: str, ideal: bool, steps: list[bytes | tuple[str, int]]
+) -> None:
+    """Only its own bugs raise; and what it says stays well-formed."""
+    agent = set_up(request(document, portNumber="22"), ideal=ideal)
+    dialling: set[int] = set()
+    for now, step in enumerate(steps):
+        if isinstance(step, bytes):
+            agent.receive(step, now)
+        elif step[0] != "dialled":
+            arguments = (b"data",) if step[0] == "received" else ()
+            getattr(agent, step[0])(step[1], *arguments, now)
+        elif step[1] in dialling:
+            dialling.discard(step[1])
+            agent.dialled(step[1], now)
+        due = agent.get_timer()
+        if due is not None and due <= now:
+            agent.handle_timer(now)
+        for message in sent(agent, now):
+            assert message.type in (wire.OUTPUT_DATA, wire.ACKNOWLEDGE)
+        for event in events(agent):
+            if isinstance(event, Dial):
+                dialling.add(event.connection)

@@ -20,7 +20,7 @@ from tests import wire
 from tests.loopback.agents import make_agent
 
 VECTORS = Path(__file__).parent.parent / "vectors"
-HANDSHAKE = (wire.HANDSHAKE_REQUEST, wire.HANDSHAKE_COMPLETE)
+Answer = Callable[[Agent, Event, float], None]
 
 
 def records(name: str) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def recorded_request(name: str) -> SessionRequest:
 class Replay:
     """Feeds the client's recorded messages, and a destination's answers, to an agent."""
 
-    def __init__(self, name: str, answer: Callable[[Agent, Event], None], *, pace: bool) -> None:
+    def __init__(self, name: str, answer: Answer, *, pace: bool) -> None:
         self.name = name
         self.answer = answer
         self.agent = make_agent(recorded_request(name), pace=pace)
@@ -95,37 +95,37 @@ class Replay:
             self.sent += messages
             self.events += events
             for event in events:
-                self.answer(self.agent, event)
+                self.answer(self.agent, event, now)
             if not messages and not events:
                 return
 
 
-def echo(agent: Agent, event: Event) -> None:
+def echo(agent: Agent, event: Event, now: float) -> None:
     if isinstance(event, Dial):
-        agent.dialled(event.connection, agent._now)
+        agent.dialled(event.connection, now)
     elif isinstance(event, Write):
-        agent.received(event.connection, event.data, agent._now)
+        agent.received(event.connection, event.data, now)
 
 
-def refuse(agent: Agent, event: Event) -> None:
+def refuse(agent: Agent, event: Event, now: float) -> None:
     if isinstance(event, Dial):
-        agent.dial_failed(event.connection, "connection refused", agent._now)
+        agent.dial_failed(event.connection, "connection refused", now)
 
 
-def resolve(agent: Agent, event: Event) -> None:
+def resolve(agent: Agent, event: Event, now: float) -> None:
     if isinstance(event, Resolve):
-        agent.resolved((event.host,), agent._now)
+        agent.resolved((event.host,), now)
 
 
-def download(agent: Agent, event: Event) -> None:
+def download(agent: Agent, event: Event, now: float) -> None:
     """'d' and a big-endian length ask for that many bytes, which count up modulo 256."""
     if isinstance(event, Dial):
-        agent.dialled(event.connection, agent._now)
+        agent.dialled(event.connection, now)
     elif isinstance(event, Write):
         assert event.data[:1] == b"d"
         size = int.from_bytes(event.data[1:])
         data = (bytes(range(256)) * (size // 256 + 1))[:size]
-        agent.received(event.connection, data, agent._now)
+        agent.received(event.connection, data, now)
 
 
 def check_stream_data(ours: list[wire.Message], recorded: list[wire.Message]) -> None:
@@ -171,9 +171,7 @@ def acknowledged(messages: list[wire.Message]) -> list[tuple[int, str]]:
         ("port_remote_host_forbidden", resolve),
     ],
 )
-def test_a_recorded_client_meets_our_agent(
-    name: str, answer: Callable[[Agent, Event], None]
-) -> None:
+def test_a_recorded_client_meets_our_agent(name: str, answer: Answer) -> None:
     replay = Replay(name, answer, pace=True)
     replay.run()
     recorded = recorded_agent(name)

@@ -1,0 +1,178 @@
+"""SessionPool: a new session behind the same listener."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ssmnet.aws import Client
+from ssmnet.errors import ConnectError, SessionClosed
+from ssmnet.events import Disconnected, Event, Restarted, Restarting
+from ssmnet.forward import Listener
+from ssmnet.loopback import Loopback
+from ssmnet.pool import SessionPool
+from ssmnet.session import Session
+from ssmnet.target import open_port_session
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+DEADLINE = 10.0
+
+
+class Events:
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self.another = asyncio.Event()
+
+    def add(self, event: Event) -> None:
+        self.seen.append(event)
+        self.another.set()
+
+
+class Tunnel:
+    """An echo server behind a pool behind a listener."""
+
+    def __init__(self, listener: Listener, pool: SessionPool, events: Events) -> None:
+        self.listener = listener
+        self.pool = pool
+        self.events = events
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.listener.port)
+
+    async def echo(self, text: bytes) -> bytes:
+        reader, writer = await self.connect()
+        try:
+            writer.write(text)
+            async with asyncio.timeout(DEADLINE):
+                return await reader.readexactly(len(text))
+        finally:
+            writer.close()
+
+    async def seen(self, wanted: Callable[[Event], bool]) -> Event:
+        async with asyncio.timeout(DEADLINE):
+            while not (found := next(filter(wanted, self.events.seen), None)):
+                self.events.another.clear()
+                await self.events.another.wait()
+            return found
+
+
+@asynccontextmanager
+async def tunnel(
+    far_end: Loopback, monkeypatch: pytest.MonkeyPatch, *, max_restarts: int | None = None
+) -> AsyncIterator[Tunnel]:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    for name, value in far_end.environment.items():
+        monkeypatch.setenv(name, value)
+    client = Client()
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    events = Events()
+
+    async def start() -> Session:
+        return await open_port_session(client, far_end.target, port=port)
+
+    pool = SessionPool(start, events.add, max_restarts=max_restarts)
+    listener = Listener(pool.dial, "echo", events.add)
+    try:
+        await pool.open()
+        await listener.listen_tcp()
+        yield Tunnel(listener, pool, events)
+    finally:
+        listener.close()
+        await listener.wait_closed(0)
+        await pool.close()
+        server.close()
+        assert far_end.sessions == 0
+
+
+async def test_a_session_that_is_over_is_followed_by_another(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        reader, writer = await it.connect()
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        first = it.pool.session_id
+        ssm_loopback.end_sessions("Your session has reached its maximum duration.")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        assert await it.echo(b"after") == b"after"
+        writer.close()
+        assert it.pool.session_id != first
+        restarting = await it.seen(lambda event: isinstance(event, Restarting))
+        assert isinstance(restarting, Restarting)
+        assert "maximum duration" in restarting.cause
+        await it.seen(lambda event: isinstance(event, Restarted))
+
+
+async def test_new_connections_wait_until_the_target_is_back(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.fail_next("TargetNotConnected", times=2)
+        ssm_loopback.end_sessions()
+        await it.seen(
+            lambda event: isinstance(event, Restarting) and "not connected" in event.cause
+        )
+        answers = await asyncio.gather(*(it.echo(b"%d" % n) for n in range(10)))
+        assert answers == [b"%d" % n for n in range(10)]
+
+
+async def test_a_connection_does_not_wait_for_ever(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.WAIT_TIMEOUT", 0.2)
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.fail_next("TargetNotConnected", times=1000)
+        ssm_loopback.end_sessions()
+        await it.seen(lambda event: isinstance(event, Restarting))
+        with pytest.raises(ConnectionResetError):
+            await it.echo(b"x")
+        lost = await it.seen(lambda event: isinstance(event, Disconnected) and bool(event.error))
+        assert isinstance(lost, Disconnected)
+        assert "no session within 0.2 s" in lost.error
+
+
+async def test_a_connection_that_goes_while_it_waits_leaves_nothing(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.fail_next("TargetNotConnected", times=3)
+        ssm_loopback.end_sessions()
+        await it.seen(lambda event: isinstance(event, Restarting))
+        _, writer = await it.connect()
+        await it.seen(lambda event: event.__class__.__name__ == "Connected")
+        writer.transport.abort()
+        assert await it.echo(b"next") == b"next"
+
+
+async def test_restarts_can_be_bounded(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, max_restarts=1) as it:
+        ssm_loopback.end_sessions()
+        assert await it.echo(b"once") == b"once"
+        ssm_loopback.end_sessions("enough")
+        async with asyncio.timeout(DEADLINE):
+            error = await it.pool.wait_ended()
+        assert isinstance(error, SessionClosed)
+        assert error.output == "enough"
+        with pytest.raises(SessionClosed):
+            it.pool.dial(asyncio.Protocol())
+        with pytest.raises(ConnectionResetError):
+            await it.echo(b"never")
+
+
+async def test_the_first_session_must_start(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssm_loopback.fail_next("TargetNotConnected")
+    with pytest.raises(ConnectError):
+        async with tunnel(ssm_loopback, monkeypatch):
+            pass
