@@ -156,6 +156,13 @@ def forward(
     check: Annotated[
         bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
     ] = False,
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="End with the session instead of starting another.")
+    ] = False,
+    max_restarts: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Start at most so many sessions after the first."),
+    ] = None,
     output: Annotated[
         Output, typer.Option(help="Status on stderr, or JSON objects on stdout, one a line.")
     ] = Output.TEXT,
@@ -191,7 +198,8 @@ def forward(
 
     async def main(stop: asyncio.Event) -> bool:
         async with _client(chosen, profile, region, endpoint_url) as (client, reached):
-            request = Request(reached, reason, document, parameters, check)
+            restarts = 0 if no_restart else max_restarts
+            request = Request(reached, reason, document, parameters, check, restarts)
             return await run_forwards(client, request, wanted, printer(output, stop), stop)
 
     raise typer.Exit(0 if _run(main) else 1)

@@ -81,6 +81,7 @@ def main() -> None:
 
 def _start_session(arguments: list[str]) -> bool:
     """Carry the session until it ends; whether it could be started."""
+    _open_standard_files()
     # Until the event loop takes them: a session that is just being opened is not to be left behind.
     _hold_signals()
     try:
@@ -133,20 +134,20 @@ async def _run(call: _Call, stop: asyncio.Event) -> None:
 
     forwarding = asyncio.ensure_future(_forward(call))
     stopping = asyncio.ensure_future(stop.wait())
-    _release_signals()
-    await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
-    if not stop.is_set():
-        stopping.cancel()
-        _say(_last_words(call.session_id, forwarding.result()))
-        return
-    # Callers that are interrupted pass the signal on: a second one is no reason to leave the
-    # session behind, and closing it takes a few seconds at most.
-    _hold_signals()
-    _say("Terminate signal received, exiting.")
-    forwarding.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Error):
-        await forwarding
-    _say(_EXITING.format(call.session_id))
+    _take_signals(stop)
+    try:
+        await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            _say("Terminate signal received, exiting.")
+            forwarding.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Error):
+                await forwarding
+            _say(_EXITING.format(call.session_id))
+        else:
+            stopping.cancel()
+            _say(_last_words(call.session_id, forwarding.result()))
+    finally:
+        _ignore_signals()
 
 
 async def _forward(call: _Call) -> SessionClosed:
@@ -265,15 +266,47 @@ def _can_write() -> bool:
     return bool(select.select((), (sys.stdout,), (), 0)[1])
 
 
+def _open_standard_files() -> None:
+    """What a caller has closed is opened again: uvloop aborts when it is given such a number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+
+
 def _hold_signals() -> None:
     """Let signals wait. Nothing on Windows, where that can't be done."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
-def _release_signals() -> None:
+def _take_signals(stop: asyncio.Event) -> None:
+    """Have the signals that waited, and those that come, set ``stop``, and no more than that.
+
+    A second one is no reason to leave the session behind: callers that are interrupted together
+    with us pass that on. The end takes a few seconds at most.
+    """
     if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        import asyncio
+
+        from .runner import STOP_SIGNALS
+
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _ignore_signals() -> None:
+    """Nothing is left to be ended but the process, whose exit code says how the session went."""
+    if sys.platform != "win32":
+        import asyncio
+
+        from .runner import STOP_SIGNALS
+
+        for number in STOP_SIGNALS:
+            # Or else the loop, when it is closed, gives it back its default: to kill us.
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

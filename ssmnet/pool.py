@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from .errors import ConnectError, Error, UsageError
+from .errors import ConnectError, Error, LocalProtocolError, SessionClosed, UsageError
 from .events import Event, Restarted, Restarting
 from .protocol.reconnect import BackOff
 from .session import Session
@@ -23,6 +23,9 @@ logger = logging.getLogger("ssmnet.pool")
 
 # How long a connection waits for a session before it is reset.
 WAIT_TIMEOUT = 30.0
+# A session that the far end gives up with a reason so soon would be followed by others like it: a
+# host that is forbidden, or has no address.
+SHORT_LIFE = 5.0
 
 
 class Waiting:
@@ -82,21 +85,28 @@ class SessionPool:
         self._waiting: dict[Waiting, None] = {}
         self._keeper: asyncio.Task[Error] | None = None
 
-    async def open(self) -> None:
-        """Start the first session. Raises what that raises."""
+    async def open(self) -> str:
+        """Start the first session and return its id. Raises what that raises."""
         self._session = await self._start()
         self._session_id = self._session.session_id
         self._keeper = asyncio.get_running_loop().create_task(self._keep(self._session))
+        return self._session_id
 
     @property
     def session_id(self) -> str:
         """AWS's name for the present or the last session."""
         return self._session_id
 
+    async def probe(self) -> bool:
+        """As Session.probe, of the present session."""
+        if self._session is None:
+            raise LocalProtocolError("there is no session to probe")
+        return await self._session.probe()
+
     async def wait_ended(self) -> Error:
         """Wait until there will be no further session, and return why."""
         if self._keeper is None:
-            raise RuntimeError("the pool is not open")
+            raise LocalProtocolError("the pool is not open")
         return await asyncio.shield(self._keeper)
 
     def dial(self, protocol: asyncio.Protocol) -> StreamTransport | Waiting:
@@ -127,24 +137,25 @@ class SessionPool:
     async def _keep(self, session: Session) -> Error:
         """See to it that there is a session; why there is none, in the end."""
         while True:
+            started = time.monotonic()
             error = await session.wait_ended()
+            lived = time.monotonic() - started
             await session.close()
-            if self._restarts_left <= 0:
+            if self._restarts_left <= 0 or (_has_reason(error) and lived < SHORT_LIFE):
                 break
             self._restarts_left -= 1
-            started = time.monotonic()
             try:
                 session = await self._restart(error)
             except UsageError as refused:
                 error = refused
                 break
-            self._on_event(Restarted(session.session_id, time.monotonic() - started))
         for waiting in self._take_waiting():
             waiting.fail(error)
         return error
 
     async def _restart(self, cause: Error) -> Session:
         """Try until there is a session. What keeps it from starting may pass: a reboot, a login."""
+        started = time.monotonic()
         back_off = BackOff(random.random)
         told = ""
         while True:
@@ -160,6 +171,7 @@ class SessionPool:
                 await asyncio.sleep(back_off.next_delay())
                 continue
             self._session_id = session.session_id
+            self._on_event(Restarted(session.session_id, time.monotonic() - started))
             for waiting in self._take_waiting():
                 waiting.use(session)
             return session
@@ -168,3 +180,7 @@ class SessionPool:
         waiting = tuple(self._waiting)
         self._waiting.clear()
         return waiting
+
+
+def _has_reason(error: Error) -> bool:
+    return isinstance(error, SessionClosed) and bool(error.output)

@@ -11,7 +11,16 @@ from enum import StrEnum
 import msgspec
 import typer
 
-from .events import Closed, Disconnected, Event, Listening
+from .events import (
+    Closed,
+    Disconnected,
+    Event,
+    Listening,
+    Restarted,
+    Restarting,
+    Resumed,
+    Resuming,
+)
 
 
 class Output(StrEnum):
@@ -64,6 +73,14 @@ def _print_text(event: Event) -> None:
         tell(f"Listening on {place}, forwarding to {event.destination} ({event.session_id})")
     elif isinstance(event, Disconnected) and event.error:
         tell(f"connection {event.connection} to {event.destination}: {event.error}")
+    elif isinstance(event, Resuming):
+        tell(f"session {event.session_id}: {event.cause}; resuming")
+    elif isinstance(event, Resumed):
+        tell(f"session {event.session_id}: resumed after {event.seconds:.1f} s")
+    elif isinstance(event, Restarting):
+        tell(f"session {event.session_id}: {event.cause}; starting another")
+    elif isinstance(event, Restarted):
+        tell(f"session {event.session_id} started after {event.seconds:.1f} s")
     elif isinstance(event, Closed):
         tell(f"session {event.session_id}: {event.reason}")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
-from .aws import Client
-from .errors import HandshakeError
+from .aws import Client, StartedSession
+from .errors import Error, HandshakeError
+from .events import Event
 from .protocol.handshake import SessionType
 from .session import Session
 
 PORT_DOCUMENT = "AWS-StartPortForwardingSession"
+# How long a start that is not wanted any more is waited for, so that it can be undone.
+UNDO_TIMEOUT = 3.0
 REMOTE_HOST_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
 
 
@@ -22,6 +27,7 @@ async def open_port_session(
     document: str | None = None,
     parameters: Mapping[str, Sequence[str]] | None = None,
     reason: str | None = None,
+    on_event: Callable[[Event], None] = lambda _: None,
 ) -> Session:
     """Start a session that forwards to ``port`` of ``host``, or of the target itself.
 
@@ -31,13 +37,14 @@ async def open_port_session(
     given = {"portNumber": [str(port)]} if port is not None else {}
     if host is not None:
         given["host"] = [host]
-    grant = await client.start_session(
+    grant = await _start(
+        client,
         target,
         document or (PORT_DOCUMENT if host is None else REMOTE_HOST_DOCUMENT),
         given | dict(parameters or {}),
         reason,
     )
-    session = Session(client, grant)
+    session = Session(client, grant, on_event=on_event)
     ready = await session.open()
     if ready.session_type != SessionType.PORT:
         await session.close()
@@ -45,3 +52,21 @@ async def open_port_session(
             f"document {document} starts a {ready.session_type} session, not a port session"
         )
     return session
+
+
+async def _start(
+    client: Client,
+    target: str,
+    document: str,
+    parameters: Mapping[str, Sequence[str]],
+    reason: str | None,
+) -> StartedSession:
+    starting = asyncio.ensure_future(client.start_session(target, document, parameters, reason))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # AWS may be starting it all the same, and would keep it until its idle timeout.
+        with contextlib.suppress(Error, TimeoutError):
+            async with asyncio.timeout(UNDO_TIMEOUT):
+                await client.terminate_session((await starting).session_id)
+        raise

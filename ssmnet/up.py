@@ -14,6 +14,7 @@ from .errors import ConnectError, DestinationRefused, Error
 from .events import Closed, Event, Listening
 from .forward import Listener
 from .forwards import Forward
+from .pool import SessionPool
 from .session import Session
 from .target import open_port_session
 
@@ -24,13 +25,17 @@ _T = TypeVar("_T")
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Whom to forward through, and how."""
+    """Whom to forward through, and how.
+
+    ``max_restarts`` bounds how many sessions may follow the first; None for no bound.
+    """
 
     target: str
     reason: str | None = None
     document: str | None = None
     parameters: Mapping[str, Sequence[str]] | None = None
     check: bool = False
+    max_restarts: int | None = None
 
 
 async def run_forwards(
@@ -64,45 +69,48 @@ async def _run(
     on_event: Callable[[Event], None],
     stop: asyncio.Event,
 ) -> bool:
-    session = await _unless(stop, _open(client, request, forward))
-    if session is None:
-        return True
+    destination = forward.destination(request.target)
+
+    async def start() -> Session:
+        return await open_port_session(
+            client,
+            request.target,
+            port=forward.remote,
+            host=forward.host,
+            document=request.document,
+            parameters=request.parameters,
+            reason=request.reason,
+            on_event=on_event,
+        )
+
+    pool = SessionPool(start, on_event, max_restarts=request.max_restarts)
+    ended: Error | None = None
     try:
-        listener = Listener(session.create_stream, forward.destination(request.target), on_event)
+        if await _unless(stop, pool.open()) is None:
+            return True
+        if request.check:
+            await _check(pool, destination)
+        listener = Listener(pool.dial, destination, on_event)
         try:
-            await _listen(listener, forward, session, request.target, on_event)
-            ended = await _unless(stop, session.wait_ended())
+            await _listen(listener, forward)
+            on_event(
+                Listening(
+                    listener.address, listener.port, pool.session_id, request.target, destination
+                )
+            )
+            ended = await _unless(stop, pool.wait_ended())
         finally:
             listener.close()
             await listener.wait_closed(DRAIN_TIME)
     finally:
-        await session.close()
-    on_event(Closed(session.session_id, str(ended or "stopped")))
+        await pool.close()
+    on_event(Closed(pool.session_id, str(ended or "stopped")))
     return ended is None
 
 
-async def _open(client: Client, request: Request, forward: Forward) -> Session:
-    session = await open_port_session(
-        client,
-        request.target,
-        port=forward.remote,
-        host=forward.host,
-        document=request.document,
-        parameters=request.parameters,
-        reason=request.reason,
-    )
-    if request.check:
-        try:
-            await _check(session, forward.destination(request.target))
-        except BaseException:
-            await session.close()
-            raise
-    return session
-
-
-async def _check(session: Session, destination: str) -> None:
+async def _check(pool: SessionPool, destination: str) -> None:
     try:
-        told = await session.probe()
+        told = await pool.probe()
     except DestinationRefused as error:
         raise DestinationRefused(
             f"the target could not connect to {destination}: it refuses, or cannot be reached"
@@ -111,20 +119,11 @@ async def _check(session: Session, destination: str) -> None:
         raise ConnectError(f"cannot check {destination}: the agent is too old to tell")
 
 
-async def _listen(
-    listener: Listener,
-    forward: Forward,
-    session: Session,
-    target: str,
-    on_event: Callable[[Event], None],
-) -> None:
+async def _listen(listener: Listener, forward: Forward) -> None:
     if isinstance(forward.local, int):
         await listener.listen_tcp(forward.bind, forward.local)
     else:
         await listener.listen_unix(forward.local)
-    on_event(
-        Listening(listener.address, listener.port, session.session_id, target, listener.destination)
-    )
 
 
 async def _unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:

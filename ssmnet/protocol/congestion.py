@@ -184,12 +184,15 @@ class CongestionControl:
         # 1 with empty queues, 0 at the target, and down to -1 beyond.
         room = max(-1.0, 1 - (self._round_minimum - self._base) / self._target)
         self._queueing = room < 0
-        if room < 0:
+        if self._queueing:
+            self._shrink(room, now)
+        elif self.window >= self._resume_window and self._limited and not self._slow_start:
             self._resume_window = 0
-        if room < 0 and self.window <= MIN_WINDOW:
-            self._rebase(now)
-        elif room < 0:
-            self._slow_start = False
-            self.window = max(self.window + int(room * self.window / 4), MIN_WINDOW)
-        elif self._limited and not self._slow_start:
             self.window = min(self.window + int(room * self.window / 8) + 1, self.max_window)
+
+    def _shrink(self, room: float, now: float) -> None:
+        self._slow_start = False
+        self._resume_window = 0
+        if self.window <= MIN_WINDOW:
+            self._rebase(now)
+        self.window = max(self.window + int(room * self.window / 4), MIN_WINDOW)

@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from hashlib import sha256
-from itertools import count
 from struct import Struct
 from struct import error as struct_error
 from typing import TypeVar
@@ -197,8 +196,9 @@ def message_ids(seed: bytes) -> Iterator[bytes]:
     """
     high = seed[:6] + bytes((0x40 | seed[6] & 0x0F, seed[7]))
     low = int.from_bytes(seed[8:])
-    for n in count(low):
-        yield (1 << 63 | n & (1 << 62) - 1).to_bytes(8) + high
+    while True:
+        yield (1 << 63 | low & (1 << 62) - 1).to_bytes(8) + high
+        low += 1
 
 
 def uuid_text(message_id: bytes) -> str:

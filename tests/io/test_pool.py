@@ -91,6 +91,11 @@ async def tunnel(
         assert far_end.sessions == 0
 
 
+@pytest.fixture(autouse=True)
+def no_life_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 0.0)
+
+
 async def test_a_session_that_is_over_is_followed_by_another(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +181,15 @@ async def test_the_first_session_must_start(
     with pytest.raises(ConnectError):
         async with tunnel(ssm_loopback, monkeypatch):
             pass
+
+
+async def test_a_session_that_is_refused_at_once_is_not_followed_by_another(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 5.0)
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.end_sessions("Forwarding to IP address 169.254.169.254 is forbidden.")
+        async with asyncio.timeout(DEADLINE):
+            error = await it.pool.wait_ended()
+        assert "forbidden" in str(error)
+        assert ssm_loopback.sessions_started == 1

@@ -250,5 +250,5 @@ class Transfer:
 
 def acknowledged_number(data: bytes) -> int:
     """Which message an acknowledge message names."""
-    number: int = json.loads(parse(data).payload)["AcknowledgedMessageSequenceNumber"]
+    number: int = json.loads(bytes(parse(data).payload))["AcknowledgedMessageSequenceNumber"]
     return number

@@ -3,7 +3,7 @@ import pytest
 from ssmnet.protocol.events import ChannelEnded, Event, SessionReady
 
 
-def test_a_driver_can_tell_the_events_apart():
+def test_a_driver_can_tell_the_events_apart() -> None:
     def name(event: Event) -> str:
         match event:
             case SessionReady(session_type=session_type, properties=properties):
@@ -15,7 +15,7 @@ def test_a_driver_can_tell_the_events_apart():
     assert name(ChannelEnded("timed out")) == "timed out"
 
 
-def test_what_has_happened_can_not_be_changed():
+def test_what_has_happened_can_not_be_changed() -> None:
     ended = ChannelEnded("over")
     with pytest.raises(AttributeError):
         ended.output = ""  # type: ignore[misc]

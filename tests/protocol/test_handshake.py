@@ -41,11 +41,11 @@ RECORDED = [name for name in vectors.NAMES if name.startswith(("port", "raw", "n
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_request_gets_the_recorded_answer(name: str):
+def test_a_recorded_request_gets_the_recorded_answer(name: str) -> None:
     messages = [parse(line.data) for line in vectors.read(name) if line.data]
     payload = {m.payload_type: m.payload for m in messages if m.message_type.endswith("data")}
     handshake, response = answer(bytes(payload[PayloadType.HANDSHAKE_REQUEST]))
-    recorded = json.loads(payload[PayloadType.HANDSHAKE_RESPONSE])
+    recorded = json.loads(bytes(payload[PayloadType.HANDSHAKE_RESPONSE]))
     assert response.pop("ClientVersion") == CLIENT_VERSION
     assert recorded.pop("ClientVersion")
     recorded["Errors"] = recorded["Errors"] or []  # the reference client says null
@@ -57,7 +57,7 @@ def test_a_recorded_request_gets_the_recorded_answer(name: str):
     assert MessageType.OUTPUT_STREAM_DATA in {m.message_type for m in messages}
 
 
-def test_kms_is_answered_as_unsupported_until_it_is_there():
+def test_kms_is_answered_as_unsupported_until_it_is_there() -> None:
     messages = [parse(line.data) for line in vectors.read("shell_kms_encrypted") if line.data]
     payload = next(m.payload for m in messages if m.payload_type == PayloadType.HANDSHAKE_REQUEST)
     _, response = answer(bytes(payload))
@@ -69,7 +69,7 @@ def test_kms_is_answered_as_unsupported_until_it_is_there():
 
 
 @pytest.mark.parametrize("session_type", SessionType)
-def test_each_known_session_type_is_accepted(session_type: SessionType):
+def test_each_known_session_type_is_accepted(session_type: SessionType) -> None:
     handshake, response = answer(request(session_type))
     assert handshake.session_type == session_type
     assert response == {
@@ -81,7 +81,7 @@ def test_each_known_session_type_is_accepted(session_type: SessionType):
     }
 
 
-def test_an_unknown_session_type_has_failed():
+def test_an_unknown_session_type_has_failed() -> None:
     handshake, response = answer(request("Dance"))
     (action,) = response["ProcessedClientActions"]
     assert action["ActionStatus"] == 2
@@ -90,7 +90,7 @@ def test_an_unknown_session_type_has_failed():
     assert handshake.session_type == ""
 
 
-def test_an_unknown_action_is_unsupported_and_the_others_are_done():
+def test_an_unknown_action_is_unsupported_and_the_others_are_done() -> None:
     payload = json.loads(request("Port", FORWARD))
     payload["RequestedClientActions"].insert(0, {"ActionType": "Somersault"})
     handshake, response = answer(json.dumps(payload).encode())
@@ -102,7 +102,7 @@ def test_an_unknown_action_is_unsupported_and_the_others_are_done():
     assert handshake.session_type == "Port"
 
 
-def test_properties_are_texts_whatever_they_were():
+def test_properties_are_texts_whatever_they_were() -> None:
     handshake = announced(properties={"portNumber": 80, "type": "LocalPortForwarding", "x": None})
     assert handshake.properties["portNumber"] == "80"
     assert handshake.is_port_forward
@@ -116,7 +116,7 @@ def test_properties_are_texts_whatever_they_were():
         b'{"AgentVersion":"3.3.0.0","RequestedClientActions":[],"New":1}',
     ],
 )
-def test_a_request_for_nothing_is_answered(payload: bytes):
+def test_a_request_for_nothing_is_answered(payload: bytes) -> None:
     handshake, response = answer(payload)
     assert response["ProcessedClientActions"] == []
     assert handshake.session_type == ""
@@ -136,12 +136,12 @@ def test_a_request_for_nothing_is_answered(payload: bytes):
         request("Port", ["portNumber"]),
     ],
 )
-def test_a_request_that_can_not_be_read_ends_the_session(payload: bytes):
+def test_a_request_that_can_not_be_read_ends_the_session(payload: bytes) -> None:
     with pytest.raises(HandshakeError):
         Handshake().receive_request(payload)
 
 
-def test_properties_as_deep_as_they_are_read_are_also_written():
+def test_properties_as_deep_as_they_are_read_are_also_written() -> None:
     def deep(depth: int) -> bytes:
         return request("Port", {"x": 0}).replace(b"0}", b"[" * depth + b"]" * depth + b"}")
 
@@ -158,25 +158,25 @@ def test_properties_as_deep_as_they_are_read_are_also_written():
 # --- the end of the handshake
 
 
-def test_the_customers_message_is_kept():
+def test_the_customers_message_is_kept() -> None:
     handshake = announced()
     handshake.receive_complete(b'{"HandshakeTimeToComplete":1,"CustomerMessage":"hello"}')
     assert handshake.customer_message == "hello"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b'{"CustomerMessage":null}'])
-def test_there_need_not_be_a_message(payload: bytes):
+def test_there_need_not_be_a_message(payload: bytes) -> None:
     handshake = announced()
     handshake.receive_complete(payload)
     assert handshake.customer_message == ""
 
 
-def test_an_end_that_can_not_be_read_ends_the_session():
+def test_an_end_that_can_not_be_read_ends_the_session() -> None:
     with pytest.raises(HandshakeError):
         announced().receive_complete(b"no")
 
 
-def test_there_is_no_end_before_a_session_type_was_named():
+def test_there_is_no_end_before_a_session_type_was_named() -> None:
     with pytest.raises(HandshakeError):
         Handshake().receive_complete(b"{}")
     with pytest.raises(HandshakeError):
@@ -207,23 +207,23 @@ def test_there_is_no_end_before_a_session_type_was_named():
 )
 def test_the_agents_version_switches_behaviour(
     version: str, multiplexes: bool, keep_alive: bool, flag: bool
-):
+) -> None:
     handshake = announced(properties=FORWARD, version=version)
     assert handshake.multiplexes is multiplexes
     assert handshake.needs_keep_alive is keep_alive
     assert handshake.knows_terminate_flag is flag
 
 
-def test_an_agent_without_a_version_is_taken_for_the_oldest():
+def test_an_agent_without_a_version_is_taken_for_the_oldest() -> None:
     assert not announced(properties=FORWARD, version=None).multiplexes
 
 
-def test_a_raw_stream_is_not_multiplexed():
+def test_a_raw_stream_is_not_multiplexed() -> None:
     assert not announced(properties={"portNumber": "22"}).multiplexes
     assert not announced(properties=None).is_port_forward
 
 
-def test_our_version_is_one_that_the_agent_multiplexes_for_and_does_not_nag():
+def test_our_version_is_one_that_the_agent_multiplexes_for_and_does_not_nag() -> None:
     version = tuple(map(int, CLIENT_VERSION.split(".")))
     assert version > (1, 2, 331, 0)
     assert version >= (1, 1, 70)
@@ -268,7 +268,7 @@ anything = st.one_of(
 
 @settings(max_examples=300)
 @given(anything)
-def test_any_request_is_answered_or_ends_the_session(payload: bytes):
+def test_any_request_is_answered_or_ends_the_session(payload: bytes) -> None:
     handshake = Handshake()
     try:
         response = json.loads(handshake.receive_request(payload))
@@ -279,7 +279,7 @@ def test_any_request_is_answered_or_ends_the_session(payload: bytes):
 
 
 @given(st.one_of(anything, values.map(lambda value: json.dumps(value).encode())))
-def test_any_end_is_read_or_ends_the_session(payload: bytes):
+def test_any_end_is_read_or_ends_the_session(payload: bytes) -> None:
     handshake = announced()
     try:
         handshake.receive_complete(payload)

@@ -1,6 +1,7 @@
 import json
 import struct
 import uuid
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -60,7 +61,7 @@ def wire(
 
 
 @pytest.mark.parametrize("name", vectors.NAMES)
-def test_recorded_messages_are_read_and_written_byte_for_byte(name: str):
+def test_recorded_messages_are_read_and_written_byte_for_byte(name: str) -> None:
     messages = [line.data for line in vectors.read(name) if line.data]
     assert messages
     for data in messages:
@@ -68,7 +69,7 @@ def test_recorded_messages_are_read_and_written_byte_for_byte(name: str):
 
 
 @pytest.mark.parametrize("name", vectors.NAMES)
-def test_recorded_acknowledgements_name_the_recorded_messages(name: str):
+def test_recorded_acknowledgements_name_the_recorded_messages(name: str) -> None:
     ids: dict[tuple[str, int], str] = {}
     checked = 0
     for line in vectors.read(name):
@@ -86,7 +87,7 @@ def test_recorded_acknowledgements_name_the_recorded_messages(name: str):
     assert checked
 
 
-def test_our_acknowledgement_is_the_recorded_one_but_for_its_id_and_date():
+def test_our_acknowledgement_is_the_recorded_one_but_for_its_id_and_date() -> None:
     lines = [line for line in vectors.read("raw_stream_echo") if line.data]
     messages = [(line.way, parse(line.data)) for line in lines]
     output = next(m for _, m in messages if m.message_type == MessageType.OUTPUT_STREAM_DATA)
@@ -95,14 +96,14 @@ def test_our_acknowledgement_is_the_recorded_one_but_for_its_id_and_date():
     )
     assert way == "client->gateway"
     ours = acknowledge(output, recorded.message_id, recorded.created_date)
-    assert json.loads(parse(ours).payload) == json.loads(recorded.payload)
+    assert json.loads(bytes(parse(ours).payload)) == json.loads(bytes(recorded.payload))
     assert ours[:80] == recorded.serialize()[:80]
 
 
 # --- the layout
 
 
-def test_every_field_has_its_place():
+def test_every_field_has_its_place() -> None:
     message = AgentMessage(
         MessageType.INPUT_STREAM_DATA,
         b"hello",
@@ -122,7 +123,7 @@ def test_every_field_has_its_place():
     assert data[120:] == b"hello"
 
 
-def test_a_payload_is_a_view_into_what_was_parsed():
+def test_a_payload_is_a_view_into_what_was_parsed() -> None:
     data = memoryview(wire(payload=b"abc"))
     payload = parse(data).payload
     assert isinstance(payload, memoryview)
@@ -130,29 +131,29 @@ def test_a_payload_is_a_view_into_what_was_parsed():
 
 
 @pytest.mark.parametrize("padding", [b" ", b"\0"])
-def test_a_type_may_be_padded_with_spaces_or_nuls(padding: bytes):
+def test_a_type_may_be_padded_with_spaces_or_nuls(padding: bytes) -> None:
     data = wire(message_type=b"acknowledge".ljust(32, padding))
     assert parse(data).message_type == MessageType.ACKNOWLEDGE
 
 
-def test_a_type_that_is_not_known_is_kept_as_text():
+def test_a_type_that_is_not_known_is_kept_as_text() -> None:
     assert parse(wire(message_type=b"something_new".ljust(32))).message_type == "something_new"
 
 
-def test_the_payload_begins_where_the_header_says():
+def test_the_payload_begins_where_the_header_says() -> None:
     message = parse(wire(header_length=124, extension=bytes(8), payload=b"abc"))
     assert message.payload == b"abc"
 
 
 @pytest.mark.parametrize("kind", [b"start_publication", b"pause_publication"])
-def test_publication_messages_are_not_validated(kind: bytes):
+def test_publication_messages_are_not_validated(kind: bytes) -> None:
     data = wire(
         header_length=0, message_type=kind.ljust(32), created_date=0, digest=bytes(32), length=9
     )
     assert parse(data).message_type == kind.decode()
 
 
-def test_an_empty_payload_needs_no_digest():
+def test_an_empty_payload_needs_no_digest() -> None:
     assert parse(wire(payload=b"", digest=bytes(32))).payload == b""
 
 
@@ -177,18 +178,18 @@ INVALID = {
 
 
 @pytest.mark.parametrize("data", INVALID.values(), ids=INVALID)
-def test_is_refused(data: bytes):
+def test_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse(data)
 
 
 @pytest.mark.parametrize("name", ["", "two words", "x" * 33, "é", "\n"])
-def test_no_message_is_made_of_a_type_that_could_not_be_read(name: str):
+def test_no_message_is_made_of_a_type_that_could_not_be_read(name: str) -> None:
     with pytest.raises(LocalProtocolError):
         AgentMessage(name).serialize()
 
 
-def test_an_unknown_type_can_be_written():
+def test_an_unknown_type_can_be_written() -> None:
     message = AgentMessage("something_new", b"x", created_date=1)
     assert parse(message.serialize()) == message
 
@@ -216,7 +217,7 @@ messages = st.builds(
 
 
 @given(messages)
-def test_reading_undoes_writing(message: AgentMessage):
+def test_reading_undoes_writing(message: AgentMessage) -> None:
     data = message.serialize()
     assert parse(data) == message
     assert parse(memoryview(data)).serialize() == data
@@ -224,7 +225,7 @@ def test_reading_undoes_writing(message: AgentMessage):
 
 @settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=200), st.binary(min_size=120, max_size=200)))
-def test_any_bytes_are_a_message_or_an_error_of_the_far_end(data: bytes):
+def test_any_bytes_are_a_message_or_an_error_of_the_far_end(data: bytes) -> None:
     try:
         message = parse(data)
     except RemoteProtocolError:
@@ -236,20 +237,18 @@ def test_any_bytes_are_a_message_or_an_error_of_the_far_end(data: bytes):
 @given(messages, st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4))
 def test_a_damaged_message_is_a_message_or_an_error_of_the_far_end(
     message: AgentMessage, damage: list[tuple[int, int]]
-):
+) -> None:
     data = bytearray(message.serialize())
     for position, value in damage:
         data[position % len(data)] = value
-    try:
+    with suppress(RemoteProtocolError):
         parse(bytes(data)).serialize()
-    except RemoteProtocolError:
-        pass
 
 
 # --- ids
 
 
-def test_ids_are_uuids_to_look_at_and_all_different():
+def test_ids_are_uuids_to_look_at_and_all_different() -> None:
     ids = list(islice(message_ids(bytes(range(16))), 1000))
     assert len(set(ids)) == 1000
     for message_id in ids[:10]:
@@ -259,34 +258,34 @@ def test_ids_are_uuids_to_look_at_and_all_different():
         assert str(uuid.UUID(text)) == text
 
 
-def test_ids_of_two_sessions_differ():
+def test_ids_of_two_sessions_differ() -> None:
     first = set(islice(message_ids(bytes(16)), 100))
     second = set(islice(message_ids(bytes(range(16))), 100))
     assert not first & second
 
 
-def test_ids_go_on_after_the_last_number():
+def test_ids_go_on_after_the_last_number() -> None:
     first, second = islice(message_ids(b"\xff" * 16), 2)
     assert first != second
     assert len(first) == len(second) == 16
 
 
 @given(st.uuids())
-def test_the_halves_of_an_id_are_swapped_on_the_wire(value: uuid.UUID):
+def test_the_halves_of_an_id_are_swapped_on_the_wire(value: uuid.UUID) -> None:
     assert uuid_text(value.bytes[8:] + value.bytes[:8]) == str(value)
 
 
 # --- the JSON payloads
 
 
-def test_the_acknowledgement_names_one_message_exactly():
+def test_the_acknowledgement_names_one_message_exactly() -> None:
     message = AgentMessage(
         MessageType.OUTPUT_STREAM_DATA, b"x", 41, message_id=bytes(range(16)), created_date=1
     )
     answer = parse(acknowledge(message, bytes(16), 2))
     assert (answer.message_type, answer.sequence_number, answer.flags) == ("acknowledge", 0, 3)
     assert (answer.payload_type, answer.created_date) == (PayloadType.NONE, 2)
-    assert json.loads(answer.payload) == {
+    assert json.loads(bytes(answer.payload)) == {
         "AcknowledgedMessageType": "output_stream_data",
         "AcknowledgedMessageId": "08090a0b-0c0d-0e0f-0001-020304050607",
         "AcknowledgedMessageSequenceNumber": 41,
@@ -294,7 +293,7 @@ def test_the_acknowledgement_names_one_message_exactly():
     }
 
 
-def test_json_is_read_leniently():
+def test_json_is_read_leniently() -> None:
     closed = decode_json(b'{"Output":"over","CreatedDate":"1","New":[{}]}', ChannelClosed)
     assert closed == ChannelClosed("over")
     assert decode_json(b'{"Output":null}', ChannelClosed) == ChannelClosed(None)
@@ -326,14 +325,14 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", STRUCTS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_json_is_an_error_of_the_far_end(payload: bytes, kind: type[Any]):
+def test_malformed_json_is_an_error_of_the_far_end(payload: bytes, kind: type[Any]) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode_json(payload, kind)
     assert kind.__name__ in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, '"' + "9" * 5000 + '"', "1e999", "1.5", "null", "{}"])
-def test_a_number_that_is_none_is_an_error_of_the_far_end(text: str):
+def test_a_number_that_is_none_is_an_error_of_the_far_end(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
         decode_json(number(text), AcknowledgedNumber)
 
@@ -369,7 +368,7 @@ field_names = st.sampled_from(
         st.dictionaries(field_names, json_values).map(lambda value: json.dumps(value).encode()),
     ),
 )
-def test_any_payload_is_a_value_or_an_error_of_the_far_end(kind: type[Any], payload: bytes):
+def test_any_payload_is_a_value_or_an_error_of_the_far_end(kind: type[Any], payload: bytes) -> None:
     try:
         value = decode_json(payload, kind)
     except RemoteProtocolError:
@@ -381,13 +380,13 @@ def test_any_payload_is_a_value_or_an_error_of_the_far_end(kind: type[Any], payl
 
 
 @pytest.mark.parametrize("flag", Flag)
-def test_a_flag_is_four_bytes(flag: Flag):
+def test_a_flag_is_four_bytes(flag: Flag) -> None:
     assert encode_flag(flag) == bytes((0, 0, 0, flag))
     assert decode_flag(encode_flag(flag)) == flag
 
 
 @given(st.binary(max_size=8))
-def test_any_payload_is_a_flag_or_an_error_of_the_far_end(payload: bytes):
+def test_any_payload_is_a_flag_or_an_error_of_the_far_end(payload: bytes) -> None:
     if len(payload) == 4:
         assert decode_flag(memoryview(payload)) == int.from_bytes(payload)
     else:
@@ -395,5 +394,5 @@ def test_any_payload_is_a_flag_or_an_error_of_the_far_end(payload: bytes):
             decode_flag(payload)
 
 
-def test_payloads_are_as_large_as_both_reference_ends_send():
+def test_payloads_are_as_large_as_both_reference_ends_send() -> None:
     assert PAYLOAD_SIZE == 1024

@@ -24,20 +24,20 @@ def take_all(port: BasicPort) -> bytes:
 # --- one connection
 
 
-def test_there_is_one_connection_at_a_time():
+def test_there_is_one_connection_at_a_time() -> None:
     port, _ = opened()
     assert len(port) == 1
     assert port.open_stream() is None
 
 
-def test_the_agent_has_to_wait_until_somebody_reads():
+def test_the_agent_has_to_wait_until_somebody_reads() -> None:
     port = BasicPort(reusable=False)
     assert not port.ready
     port.open_stream()
     assert port.ready
 
 
-def test_bytes_go_both_ways_as_they_are():
+def test_bytes_go_both_ways_as_they_are() -> None:
     port, stream = opened()
     stream.write(b"hello ")
     stream.write(memoryview(b"agent"))
@@ -53,7 +53,7 @@ def test_bytes_go_both_ways_as_they_are():
     assert stream.take_received() == b""
 
 
-def test_nothing_to_do_is_nothing_to_take():
+def test_nothing_to_do_is_nothing_to_take() -> None:
     port = BasicPort(reusable=True)
     assert port.idle
     assert len(port) == 0
@@ -62,7 +62,7 @@ def test_nothing_to_do_is_nothing_to_take():
     assert port.get_timer() is None
 
 
-def test_a_stream_tells_when_its_queue_has_come_down():
+def test_a_stream_tells_when_its_queue_has_come_down() -> None:
     port, stream = opened()
     stream.write(bytes(25))
     stream.low_water = 10
@@ -74,7 +74,7 @@ def test_a_stream_tells_when_its_queue_has_come_down():
     assert list(port.relieved()) == []
 
 
-def test_a_closed_stream_takes_no_data_and_what_comes_is_dropped():
+def test_a_closed_stream_takes_no_data_and_what_comes_is_dropped() -> None:
     port, stream = opened()
     port.receive(b"not read yet")
     stream.close()
@@ -84,7 +84,7 @@ def test_a_closed_stream_takes_no_data_and_what_comes_is_dropped():
         stream.write(b"x")
 
 
-def test_an_aborted_stream_drops_what_is_queued():
+def test_an_aborted_stream_drops_what_is_queued() -> None:
     port, stream = opened()
     stream.write(b"hello")
     stream.abort()
@@ -95,7 +95,7 @@ def test_an_aborted_stream_drops_what_is_queued():
 # --- one after the other
 
 
-def test_the_agent_is_told_of_the_end_after_the_last_byte():
+def test_the_agent_is_told_of_the_end_after_the_last_byte() -> None:
     port, stream = opened()
     stream.write(bytes(15))
     stream.close()
@@ -108,7 +108,7 @@ def test_the_agent_is_told_of_the_end_after_the_last_byte():
     assert len(port) == 0
 
 
-def test_the_next_connection_waits_until_the_agent_knows_of_the_end_of_the_last():
+def test_the_next_connection_waits_until_the_agent_knows_of_the_end_of_the_last() -> None:
     port, stream = opened()
     stream.close()
     assert port.open_stream() is None
@@ -123,7 +123,7 @@ def test_the_next_connection_waits_until_the_agent_knows_of_the_end_of_the_last(
     assert second is not stream
 
 
-def test_what_still_comes_of_the_last_connection_is_not_given_to_the_next():
+def test_what_still_comes_of_the_last_connection_is_not_given_to_the_next() -> None:
     port, stream = opened()
     stream.close()
     port.take(10, 0.0)
@@ -136,7 +136,7 @@ def test_what_still_comes_of_the_last_connection_is_not_given_to_the_next():
     assert second.take_received() == b""
 
 
-def test_a_raw_stream_has_one_connection_for_ever():
+def test_a_raw_stream_has_one_connection_for_ever() -> None:
     port, stream = opened(reusable=False)
     stream.close()
     port.take(10, 0.0)
@@ -149,7 +149,7 @@ def test_a_raw_stream_has_one_connection_for_ever():
 # --- refusals
 
 
-def test_a_refusal_ends_the_present_connection():
+def test_a_refusal_ends_the_present_connection() -> None:
     port, stream = opened()
     stream.write(b"hello")
     port.connect_failed()
@@ -162,7 +162,7 @@ def test_a_refusal_ends_the_present_connection():
     assert port.open_stream() is not None
 
 
-def test_a_refusal_without_a_connection_means_nothing():
+def test_a_refusal_without_a_connection_means_nothing() -> None:
     port = BasicPort(reusable=True)
     port.connect_failed()
     assert list(port.touched()) == []
@@ -170,7 +170,7 @@ def test_a_refusal_without_a_connection_means_nothing():
 
 
 @given(st.lists(st.one_of(st.binary(max_size=25), st.integers(1, 12)), max_size=30))
-def test_any_way_of_taking_gives_the_same_bytes(steps: list[bytes | int]):
+def test_any_way_of_taking_gives_the_same_bytes(steps: list[bytes | int]) -> None:
     port, stream = opened()
     written = taken = b""
     for step in steps:

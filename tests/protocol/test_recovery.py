@@ -2,16 +2,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmnet.protocol.recovery import INITIAL_TIMEOUT, MAX_TIMEOUT, MIN_MARGIN, RoundTripTime
+from ssmnet.protocol.recovery import (
+    INITIAL_TIMEOUT,
+    MARGIN_SHARE,
+    MAX_TIMEOUT,
+    MIN_MARGIN,
+    RoundTripTime,
+)
 
 
-def test_knows_nothing_before_the_first_sample():
+def test_knows_nothing_before_the_first_sample() -> None:
     estimate = RoundTripTime()
     assert estimate.smoothed is None
     assert estimate.timeout == INITIAL_TIMEOUT
 
 
-def test_the_first_sample_is_believed():
+def test_the_first_sample_is_believed() -> None:
     estimate = RoundTripTime()
     estimate.update(0.08)
     assert estimate.smoothed == estimate.latest == 0.08
@@ -19,7 +25,7 @@ def test_the_first_sample_is_believed():
     assert estimate.timeout == pytest.approx(0.24)
 
 
-def test_later_samples_move_the_estimate_by_an_eighth_and_the_variance_by_a_quarter():
+def test_later_samples_move_the_estimate_by_an_eighth_and_the_variance_by_a_quarter() -> None:
     estimate = RoundTripTime()
     estimate.update(0.08)
     estimate.update(0.16)
@@ -28,14 +34,16 @@ def test_later_samples_move_the_estimate_by_an_eighth_and_the_variance_by_a_quar
     assert estimate.latest == 0.16
 
 
-def test_a_steady_round_trip_keeps_a_margin():
+@pytest.mark.parametrize("round_trip", [0.001, 0.05, 0.5])
+def test_a_steady_round_trip_keeps_a_margin(round_trip: float) -> None:
     estimate = RoundTripTime()
     for _ in range(200):
-        estimate.update(0.05)
-    assert estimate.timeout == pytest.approx(0.05 + MIN_MARGIN)
+        estimate.update(round_trip)
+    margin = max(MIN_MARGIN, round_trip * MARGIN_SHARE)
+    assert estimate.timeout == pytest.approx(round_trip + margin)
 
 
-def test_each_timeout_doubles_the_next():
+def test_each_timeout_doubles_the_next() -> None:
     estimate = RoundTripTime()
     estimate.update(0.1)
     first = estimate.timeout
@@ -45,7 +53,7 @@ def test_each_timeout_doubles_the_next():
     assert estimate.timeout == pytest.approx(4 * first)
 
 
-def test_a_sample_ends_the_back_off():
+def test_a_sample_ends_the_back_off() -> None:
     estimate = RoundTripTime()
     estimate.update(0.1)
     first = estimate.timeout
@@ -54,7 +62,7 @@ def test_a_sample_ends_the_back_off():
     assert estimate.timeout <= first
 
 
-def test_back_off_ends_where_a_far_end_that_is_back_is_still_found_soon():
+def test_back_off_ends_where_a_far_end_that_is_back_is_still_found_soon() -> None:
     estimate = RoundTripTime()
     for _ in range(10_000):
         estimate.back_off()
@@ -64,7 +72,7 @@ def test_back_off_ends_where_a_far_end_that_is_back_is_still_found_soon():
 
 
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=50))
-def test_a_timeout_is_never_shorter_than_the_estimate_and_its_margin(samples: list[float]):
+def test_a_timeout_is_never_shorter_than_the_estimate_and_its_margin(samples: list[float]) -> None:
     estimate = RoundTripTime()
     for sample in samples:
         estimate.update(sample)

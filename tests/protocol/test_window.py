@@ -1,7 +1,7 @@
 from ssmnet.protocol.window import MAX_BYTES, MAX_MESSAGES, Window
 
 
-def test_is_open_until_the_limit_is_in_flight():
+def test_is_open_until_the_limit_is_in_flight() -> None:
     window = Window(1000)
     window.in_flight = 999
     assert window.is_open
@@ -9,29 +9,29 @@ def test_is_open_until_the_limit_is_in_flight():
     assert not window.is_open
 
 
-def test_a_limit_above_the_maximum_does_not_count():
+def test_a_limit_above_the_maximum_does_not_count() -> None:
     window = Window(1000, max_bytes=500)
     window.in_flight = 500
     assert not window.is_open
 
 
-def test_a_new_message_may_not_run_too_far_ahead_of_the_oldest():
+def test_a_new_message_may_not_run_too_far_ahead_of_the_oldest() -> None:
     window = Window(1000, max_messages=10)
     assert window.allows(9)
     assert not window.allows(10)
 
 
-def test_a_new_message_needs_room():
+def test_a_new_message_needs_room() -> None:
     window = Window(1000)
     window.in_flight = 1000
     assert not window.allows(0)
 
 
-def test_never_runs_further_ahead_than_the_smallest_far_end_keeps():
+def test_never_runs_further_ahead_than_the_smallest_far_end_keeps() -> None:
     assert MAX_MESSAGES < 10_000
 
 
-def test_the_bounds_hold_by_default():
+def test_the_bounds_hold_by_default() -> None:
     window = Window(1 << 40)
     window.in_flight = MAX_BYTES
     assert not window.is_open

@@ -1,0 +1,1065 @@
+import json
+import uuid
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from ssmnet.protocol.channel import BURST, HANDSHAKE_TIMEOUT, SETTLING_TIME, DataChannel
+from ssmnet.protocol.events import ChannelEnded, SessionReady
+from ssmnet.protocol.handshake import CLIENT_VERSION
+from ssmnet.protocol.message import (
+    PAYLOAD_SIZE,
+    AgentMessage,
+    Flag,
+    MessageType,
+    PayloadType,
+    acknowledge,
+    encode_flag,
+    parse,
+)
+from ssmnet.protocol.port import BasicPort, PortStream
+from ssmnet.protocol.smux import Multiplexer, MuxStream
+from tests.protocol import vectors
+from tests.protocol.far_end import (
+    CLIENT_ID,
+    FIN,
+    FORWARD,
+    NOP,
+    PSH,
+    RAW,
+    SYN,
+    Conversation,
+    FarEnd,
+    acknowledgements,
+    feed,
+    new_channel,
+    sent_by,
+    smux_frame,
+    smux_frames,
+)
+from tests.protocol.simulation import CREATED, Path, acknowledged_number, harmful, losing
+
+BASIC_VERSION = "3.0.196.0"
+KEEP_ALIVE_VERSION = "3.1.1511.0"
+
+
+def output(payload: bytes, number: int, payload_type: int = PayloadType.OUTPUT) -> bytes:
+    return AgentMessage(
+        MessageType.OUTPUT_STREAM_DATA, payload, number, payload_type, created_date=CREATED
+    ).serialize()
+
+
+def control(message_type: str, content: object = None) -> bytes:
+    payload = b"" if content is None else json.dumps(content).encode()
+    return AgentMessage(message_type, payload, flags=3, created_date=CREATED).serialize()
+
+
+def request(version: str = "3.3.0.0", **arguments: object) -> bytes:
+    end = FarEnd(version=version, **arguments)  # type: ignore[arg-type]
+    end.start(0.0)
+    return end.data_to_send(0.0)[0]
+
+
+def complete(number: int = 1) -> bytes:
+    return output(b"{}", number, PayloadType.HANDSHAKE_COMPLETE)
+
+
+def answer(*messages: AgentMessage) -> list[bytes]:
+    """The acknowledgements of all that needs one."""
+    return [
+        acknowledge(message, bytes(16), CREATED)
+        for message in messages
+        if message.message_type == MessageType.INPUT_STREAM_DATA
+    ]
+
+
+def ready(version: str = "3.3.0.0", **arguments: object) -> DataChannel:
+    """A channel after its handshake, whose data flows; next number of the agent: 2."""
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    response = feed(channel, request(version, **arguments))
+    feed(channel, *answer(*response), complete())
+    channel.handle_timer(1.0)
+    return channel
+
+
+def open_stream(channel: DataChannel) -> MuxStream | PortStream:
+    stream = channel.open_stream()
+    assert stream is not None
+    return stream
+
+
+def inputs(messages: list[AgentMessage]) -> list[AgentMessage]:
+    return [m for m in messages if m.message_type == MessageType.INPUT_STREAM_DATA]
+
+
+# --- the recorded sessions
+
+
+class Replay:
+    """The recorded agent's messages, and at the recorded places what the recorded user did.
+
+    Time runs slower than it did, for the recorded client did not wait until data may flow.
+    """
+
+    SLOWNESS = 20.0
+
+    def __init__(self, name: str, *, lost: frozenset[int] = frozenset()) -> None:
+        self.lines = vectors.read(name)
+        self.channel = new_channel()
+        self.acknowledged: list[int] = []
+        self.recorded: list[int] = []
+        self.sent: list[AgentMessage] = []
+        self.received: list[bytearray] = []
+        self.streams: list[MuxStream | PortStream] = []
+        self._lost = set(lost)
+        self._now = 0.0
+        self._position = 0  # in what the recorded client sent
+        self._frames = recorded_frames(self.lines)
+
+    def run(self) -> None:
+        for line in self.lines:
+            self._now = line.at * self.SLOWNESS
+            if line.way == "client->gateway":
+                self._client_did(line)
+            elif line.data and not self._is_lost(line.data):
+                self.channel.receive_message(memoryview(line.data))
+                self.channel.burst_ended(self._now)
+                self._read()
+            if (timer := self.channel.get_timer()) is not None and timer <= self._now:
+                self.channel.handle_timer(self._now)
+            self._send()
+
+    def _is_lost(self, data: bytes) -> bool:
+        message = parse(data)
+        if message.message_type == MessageType.AGENT_SESSION_STATE:
+            return True  # for the gateway alone
+        number = message.sequence_number
+        if message.message_type == MessageType.OUTPUT_STREAM_DATA and number in self._lost:
+            self._lost.discard(number)
+            return True
+        return False
+
+    def _client_did(self, line: vectors.Line) -> None:
+        if line.text:
+            first = json.loads(line.text)
+            text = self.channel.open(first["TokenValue"], first["RequestId"], self._now)
+            ours = json.loads(text)
+            assert ours | {"ClientId": "", "ClientVersion": ""} == first | {
+                "ClientId": "",
+                "ClientVersion": "",
+            }
+            return
+        message = parse(line.data)
+        if message.message_type == MessageType.ACKNOWLEDGE:
+            self.recorded.append(acknowledged_number(line.data))
+        elif message.payload_type == PayloadType.FLAG:
+            assert self.channel.terminate()
+        elif message.payload_type == PayloadType.OUTPUT:
+            self._user_did(bytes(message.payload))
+
+    def _user_did(self, payload: bytes) -> None:
+        if isinstance(self.channel.port, BasicPort):
+            if not self.streams:
+                self._open()
+            self.streams[0].write(payload)
+            return
+        self._position += len(payload)
+        while self._frames and self._frames[0][0] < self._position:
+            _, command, stream_id, data = self._frames.pop(0)
+            if command == SYN:
+                self._open()
+                continue
+            stream = next(s for s in self.streams if isinstance(s, MuxStream) and s.id == stream_id)
+            if command == PSH:
+                stream.write(data)
+            else:
+                stream.close()
+
+    def _open(self) -> None:
+        self.streams.append(open_stream(self.channel))
+        self.received.append(bytearray())
+
+    def _read(self) -> None:
+        if self.channel.port is not None:
+            for stream in self.channel.port.touched():
+                self.received[self.streams.index(stream)] += stream.take_received()
+
+    def _send(self) -> None:
+        messages = sent_by(self.channel, self._now)
+        self.acknowledged += acknowledgements(messages)
+        self.sent += inputs(messages)
+
+
+def recorded_frames(lines: list[vectors.Line]) -> list[tuple[int, int, int, bytes]]:
+    """What the recorded client sent: (where it begins, command, stream id, data)."""
+    messages = [parse(line.data) for line in lines if line.data and line.way == "client->gateway"]
+    payloads = [bytes(m.payload) for m in messages if m.payload_type == PayloadType.OUTPUT]
+    if not payloads or payloads[0][:1] != b"\x01":
+        return []  # a raw stream
+    found, position = [], 0
+    for command, stream_id, data in smux_frames(b"".join(payloads)):
+        found.append((position, command, stream_id, data))
+        position += 8 + len(data)
+    return found
+
+
+REPLAYED = [
+    "port_multiplexed_two_streams",
+    "port_destination_refused",
+    "port_remote_host_forbidden",
+    "raw_stream_echo",
+]
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_acknowledges_what_the_recorded_client_acknowledged(name: str) -> None:
+    replay = Replay(name)
+    replay.run()
+    assert replay.acknowledged == replay.recorded
+    assert replay.channel.invalid_messages == 0
+
+
+def test_two_recorded_streams_get_their_bytes() -> None:
+    replay = Replay("port_multiplexed_two_streams")
+    replay.run()
+    pattern = bytes(range(256)) * 12
+    assert replay.received == [b"first stream" + pattern[:3000], b"second streamstill here"]
+    assert all(stream.closed_by_peer and not stream.refused for stream in replay.streams)
+    assert replay.channel.port is not None
+    assert len(replay.channel.port) == 0
+    assert replay.channel.events()[-1] == ChannelEnded("")
+    assert replay.sent[-1].payload == encode_flag(Flag.TERMINATE_SESSION)
+
+
+def test_the_recorded_refusal_is_seen() -> None:
+    replay = Replay("port_destination_refused")
+    replay.run()
+    (stream,) = replay.streams
+    assert stream.closed_by_peer
+    assert stream.refused
+    assert replay.received == [b""]
+
+
+def test_the_recorded_forbidden_end_is_seen() -> None:
+    replay = Replay("port_remote_host_forbidden")
+    replay.run()
+    ready_event, ended = replay.channel.events()
+    assert isinstance(ready_event, SessionReady)
+    assert ready_event.properties["host"] == "169.254.169.254"
+    assert isinstance(ended, ChannelEnded)
+    assert "forbidden" in ended.output
+    assert replay.channel.closed
+
+
+def test_the_recorded_raw_stream_is_echoed() -> None:
+    replay = Replay("raw_stream_echo")
+    replay.run()
+    assert replay.received == [b"hello over a raw streambye"]
+    assert [bytes(m.payload) for m in replay.sent[1:]] == [b"hello over a raw stream", b"bye"]
+    assert replay.channel.idle
+
+
+def recorded_download() -> bytes:
+    """What the recorded agent sent, each message once and in order."""
+    messages: dict[int, bytes] = {}
+    for line in vectors.read("port_download_with_websocket_cut"):
+        if line.way == "agent->gateway" and line.data:
+            message = parse(line.data)
+            if message.payload_type == PayloadType.OUTPUT:
+                messages[message.sequence_number] = bytes(message.payload)
+    frames = smux_frames(b"".join(messages[number] for number in sorted(messages)))
+    return b"".join(data for command, _, data in frames if command == PSH)
+
+
+def test_the_recorded_cut_is_survived() -> None:
+    # Number 24 was on its way when the WebSocket was cut.
+    replay = Replay("port_download_with_websocket_cut", lost=frozenset({24}))
+    replay.run()
+    assert replay.acknowledged == replay.recorded
+    assert sum(json.loads(line.text) != {} for line in replay.lines if line.text) == 3
+    assert replay.received == [recorded_download()]
+    assert len(replay.received[0]) == 60_000
+    assert replay.channel.invalid_messages == 0
+
+
+def test_a_message_whose_acknowledgement_was_cut_off_is_acknowledged_again() -> None:
+    replay = Replay("port_download_with_websocket_cut")
+    replay.run()
+    assert replay.acknowledged.count(24) == 2
+    assert replay.received == [recorded_download()]
+
+
+# --- opening
+
+
+def test_the_first_message_opens_the_channel() -> None:
+    first = json.loads(new_channel().open("the token", "the request", 0.0))
+    assert first == {
+        "MessageSchemaVersion": "1.0",
+        "RequestId": "the request",
+        "TokenValue": "the token",
+        "ClientId": CLIENT_ID,
+        "ClientVersion": CLIENT_VERSION,
+    }
+
+
+def test_the_client_stays_the_same_when_the_session_is_resumed() -> None:
+    channel = new_channel()
+    channel.open("one", "first", 0.0)
+    second = json.loads(channel.open("two", "second", 5.0))
+    assert second["ClientId"] == CLIENT_ID
+    assert (second["TokenValue"], second["RequestId"]) == ("two", "second")
+
+
+def test_two_channels_of_the_same_seed_send_the_same_bytes() -> None:
+    def transcript() -> list[bytes]:
+        conversation = Conversation(FarEnd(echo=True))
+        conversation.run(1.0)
+        open_stream(conversation.channel).write(b"hello")
+        conversation.flush()
+        conversation.run(2.0)
+        return conversation.sent
+
+    assert transcript() == transcript()
+
+
+def test_the_messages_of_a_session_have_ids_of_their_own() -> None:
+    conversation = Conversation(FarEnd(echo=True))
+    conversation.run(1.0)
+    stream = open_stream(conversation.channel)
+    stream.write(bytes(100_000))
+    conversation.flush()
+    conversation.run(5.0)
+    ids = [parse(data).message_id for data in conversation.sent]
+    assert len(ids) > 200
+    assert len(set(ids)) == len(ids)
+    assert {uuid.UUID(bytes=i[8:] + i[:8]).version for i in ids} == {4}
+
+
+# --- the handshake
+
+
+def test_answers_the_request_and_is_ready_at_the_end() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    acknowledgement, response = feed(channel, request())
+    assert acknowledgements([acknowledgement]) == [0]
+    assert (response.sequence_number, response.payload_type) == (0, PayloadType.HANDSHAKE_RESPONSE)
+    assert not channel.ready
+    assert channel.events() == []
+    done = output(b'{"CustomerMessage":"hello"}', 1, PayloadType.HANDSHAKE_COMPLETE)
+    assert acknowledgements(feed(channel, done)) == [1]
+    assert channel.ready
+    assert channel.events() == [SessionReady("Port", dict(FORWARD), "3.3.0.0", "hello")]
+    assert channel.events() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "properties", "kind", "reusable"),
+    [
+        ("3.3.0.0", FORWARD, Multiplexer, True),
+        (BASIC_VERSION, FORWARD, BasicPort, True),
+        ("3.3.0.0", RAW, BasicPort, False),
+    ],
+)
+def test_a_port_is_of_the_kind_that_was_announced(
+    version: str, properties: dict[str, str], kind: type, reusable: bool
+) -> None:
+    channel = ready(version, properties=properties)
+    assert type(channel.port) is kind
+    stream = open_stream(channel)
+    stream.close()
+    for message in (sent_by(channel, 1.0), sent_by(channel, 1.0)):
+        feed(channel, *answer(*message), now=1.1)
+    assert (channel.open_stream() is not None) is reusable
+
+
+def test_a_session_that_is_no_port_has_none() -> None:
+    channel = ready(session_type="NonInteractiveCommands", properties={})
+    assert channel.ready
+    assert channel.port is None
+    assert feed(channel, output(b"nobody takes this yet", 2)) == []
+    with pytest.raises(LocalProtocolError):
+        channel.open_stream()
+
+
+def test_no_stream_is_opened_before_the_handshake() -> None:
+    channel = new_channel()
+    with pytest.raises(LocalProtocolError):
+        channel.open_stream()
+    channel.open("token", "id", 0.0)
+    feed(channel, request())
+    with pytest.raises(LocalProtocolError):
+        channel.open_stream()
+
+
+def test_data_waits_a_moment_after_the_handshake() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    feed(channel, *answer(*feed(channel, request())), complete(), now=1.0)
+    open_stream(channel).write(b"hello")
+    assert sent_by(channel, 1.0) == []
+    timer = channel.get_timer()
+    assert timer == pytest.approx(1.0 + SETTLING_TIME)
+    channel.handle_timer(1.0 + SETTLING_TIME / 2)
+    assert sent_by(channel, 1.0 + SETTLING_TIME / 2) == []
+    channel.handle_timer(1.0 + SETTLING_TIME)
+    assert len(inputs(sent_by(channel, 1.0 + SETTLING_TIME))) == 1
+
+
+def test_an_agent_that_does_not_begin_ends_the_session() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 10.0)
+    assert channel.get_timer() == 10.0 + HANDSHAKE_TIMEOUT
+    channel.handle_timer(29.0)
+    with pytest.raises(HandshakeError):
+        channel.handle_timer(30.0)
+
+
+def test_the_time_for_the_handshake_can_be_set_and_ends_with_it() -> None:
+    channel = new_channel(handshake_timeout=2.0)
+    channel.open("token", "id", 0.0)
+    assert channel.get_timer() == 2.0
+    feed(channel, *answer(*feed(channel, request())), complete())
+    channel.handle_timer(3.0)
+    assert channel.get_timer() is None
+
+
+def test_a_resume_in_the_handshake_starts_its_time_again() -> None:
+    channel = new_channel(handshake_timeout=2.0)
+    channel.open("token", "id", 0.0)
+    channel.open("token", "id", 1.0)
+    assert channel.get_timer() == 3.0
+
+
+def test_a_lost_response_is_sent_again() -> None:
+    conversation = Conversation(FarEnd(), there=Path(0.01, fate=losing({0, 1})))
+    conversation.run(2.0)
+    assert conversation.channel.ready
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [output(b"no", 0, PayloadType.HANDSHAKE_REQUEST)],
+        [complete(0)],
+        [request(), output(b"no", 1, PayloadType.HANDSHAKE_COMPLETE)],
+    ],
+)
+def test_a_handshake_that_can_not_be_read_ends_the_session(messages: list[bytes]) -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    with pytest.raises(HandshakeError):
+        feed(channel, *messages)
+
+
+def test_a_second_handshake_is_of_no_use_and_stops_nothing() -> None:
+    channel = ready()
+    answers = feed(channel, output(b"{}", 2, PayloadType.HANDSHAKE_REQUEST), complete(3))
+    assert acknowledgements(answers) == [2, 3]
+    assert len(answers) == 2
+    assert channel.invalid_messages == 2
+
+
+anything_early = st.lists(
+    st.one_of(
+        st.builds(
+            output,
+            st.binary(max_size=20),
+            st.integers(0, 5),
+            st.sampled_from([0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 99]),
+        ),
+        st.builds(control, st.sampled_from([*MessageType, "other"])),
+        st.just(request()),
+        st.binary(max_size=130),
+    ),
+    max_size=20,
+)
+
+
+@given(anything_early)
+def test_nothing_but_the_handshake_and_acknowledgements_is_sent_before_its_end(
+    messages: list[bytes],
+) -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    sent = []
+    for data in messages:
+        sent += feed(channel, data)
+        assert not channel.terminate()
+    assert not channel.ready
+    assert {m.payload_type for m in inputs(sent)} <= {PayloadType.HANDSHAKE_RESPONSE}
+    assert {m.message_type for m in sent} <= {"acknowledge", "input_stream_data"}
+
+
+# --- what can not be used
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x" * 200,
+        output(b"x", 2)[:-1],
+        control("something_new"),
+        control(MessageType.AGENT_SESSION_STATE),
+        control(MessageType.INPUT_STREAM_DATA),
+        control(MessageType.ACKNOWLEDGE, {"AcknowledgedMessageSequenceNumber": "x"}),
+        control(MessageType.CHANNEL_CLOSED, [1]),
+    ],
+)
+def test_an_invalid_or_unknown_message_is_counted_and_survived(data: bytes) -> None:
+    channel = ready()
+    assert feed(channel, data) == []
+    assert channel.invalid_messages == 1
+    assert not channel.closed
+    assert acknowledgements(feed(channel, output(smux_frame(NOP, 0), 2))) == [2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        output(b"x", 2, PayloadType.PARAMETER),
+        output(b"x", 2, 99),
+        output(b"x", 2, PayloadType.FLAG),
+    ],
+)
+def test_what_is_of_no_use_in_its_turn_does_not_stop_what_follows(data: bytes) -> None:
+    channel = ready()
+    assert acknowledgements(feed(channel, data, output(smux_frame(NOP, 0), 3))) == [2, 3]
+    assert channel.invalid_messages == 1
+
+
+def test_broken_framing_ends_the_session() -> None:
+    channel = ready()
+    with pytest.raises(RemoteProtocolError):
+        feed(channel, output(bytes(8), 2))
+
+
+FLAGS = [encode_flag(flag) for flag in Flag]
+noise = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        output,
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from([b"{}", b"[" * 5000, *FLAGS, smux_frame(PSH, 3, b"x")]),
+            st.builds(
+                lambda properties: json.dumps(
+                    {
+                        "AgentVersion": "3.3.0.0",
+                        "RequestedClientActions": [
+                            {
+                                "ActionType": "SessionType",
+                                "ActionParameters": {
+                                    "SessionType": "Port",
+                                    "Properties": properties,
+                                },
+                            }
+                        ],
+                    }
+                ).encode(),
+                st.sampled_from([None, dict(FORWARD), {}, [], {"type": [[]]}]),
+            ),
+        ),
+        st.one_of(st.integers(0, 6), st.integers(0, 2**63 - 1)),
+        st.integers(0, 13),
+    ),
+    st.builds(
+        control,
+        st.sampled_from(sorted(MessageType)),
+        st.one_of(
+            st.none(),
+            st.dictionaries(
+                st.sampled_from(["AcknowledgedMessageSequenceNumber", "Output"]),
+                st.one_of(st.integers(), st.text(max_size=5), st.none(), st.floats()),
+            ),
+        ),
+    ),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(noise, max_size=25), st.booleans())
+def test_whatever_comes_is_survived_or_one_of_two_errors(
+    messages: list[bytes], begun: bool
+) -> None:
+    channel = ready() if begun else new_channel()
+    if not begun:
+        channel.open("token", "id", 0.0)
+    for data in messages:
+        try:
+            channel.receive_message(data)
+        except (RemoteProtocolError, HandshakeError):
+            return
+        channel.burst_ended(0.5)
+        if channel.ready and channel.port is not None and not len(channel.port):
+            channel.open_stream()
+        sent_by(channel, 0.5)
+
+
+def test_memory_is_bounded_whatever_comes_before_a_gap_is_closed() -> None:
+    channel = ready()
+    refused = 0
+    payload = bytes(1_000_000)
+    digest = output(payload, 3)
+    for number in range(3, 200):
+        data = bytearray(digest)
+        data[48:56] = number.to_bytes(8)
+        channel.receive_message(bytes(data))
+        refused += not acknowledgements(sent_by(channel))
+    assert refused > 60  # of 197 MB no more than 128 MiB are kept
+    assert feed(channel, output(b"x", 10**9)) == []
+
+
+# --- acknowledgements
+
+
+def test_every_message_is_acknowledged_also_a_second_time() -> None:
+    channel = ready()
+    nop = smux_frame(NOP, 0)
+    assert acknowledgements(feed(channel, output(nop, 4), output(nop, 3))) == [4, 3]
+    assert acknowledgements(feed(channel, output(nop, 2))) == [2]
+    assert acknowledgements(feed(channel, *(output(nop, n) for n in range(5)))) == [0, 1, 2, 3, 4]
+
+
+def test_acknowledgements_go_out_even_when_nothing_else_may() -> None:
+    channel = ready()
+    open_stream(channel).write(b"hello")
+    channel.writable = False
+    answers = feed(channel, output(smux_frame(NOP, 0), 2), now=1.0)
+    assert [m.message_type for m in answers] == ["acknowledge"]
+    channel.writable = True
+    assert len(inputs(sent_by(channel, 1.0))) == 1
+
+
+def test_acknowledgements_are_not_acknowledged() -> None:
+    channel = ready()
+    assert feed(channel, control("acknowledge", {"AcknowledgedMessageSequenceNumber": 77})) == []
+
+
+@pytest.mark.parametrize("number", [-1, 5, 2**40, "12", "1e3"])
+def test_an_acknowledgement_of_what_was_never_sent_means_nothing(number: object) -> None:
+    channel = ready()
+    feed(channel, control("acknowledge", {"AcknowledgedMessageSequenceNumber": number}))
+    assert channel.idle
+    assert channel.invalid_messages == 0
+
+
+def test_while_nobody_reads_nothing_is_processed_or_acknowledged() -> None:
+    channel = ready(properties=RAW)
+    assert feed(channel, output(b"banner", 2)) == []
+    assert feed(channel, output(b"banner", 2)) == []
+    stream = open_stream(channel)
+    assert acknowledgements(feed(channel, output(b"banner", 2))) == [2]
+    assert stream.take_received() == b"banner"
+
+
+def test_what_came_early_is_read_once_there_is_a_reader() -> None:
+    channel = ready(properties=RAW)
+    feed(channel, output(b"first ", 2), output(b"second", 3))
+    stream = open_stream(channel)
+    feed(channel, output(b"first ", 2))
+    assert stream.take_received() == b"first second"
+
+
+def test_no_byte_of_a_talkative_destination_is_lost_before_there_is_a_reader() -> None:
+    far_end = FarEnd(properties=RAW)
+    conversation = Conversation(far_end)
+    conversation.run(0.1)
+    far_end.output(bytes(range(256)) * 40, conversation.now)
+    conversation.run(1.0)
+    stream = open_stream(conversation.channel)
+    conversation.run(2.0)
+    assert conversation.received[stream] == bytes(range(256)) * 40
+    assert not far_end.unacknowledged
+
+
+# --- the end
+
+
+def test_the_gateways_reason_is_told() -> None:
+    channel = ready()
+    channel.events()
+    feed(channel, control(MessageType.CHANNEL_CLOSED, {"Output": "timed out", "CreatedDate": "1"}))
+    assert channel.closed
+    assert channel.events() == [ChannelEnded("timed out")]
+
+
+@pytest.mark.parametrize("content", [{}, {"Output": None}, {"Output": ""}])
+def test_there_need_not_be_a_reason(content: object) -> None:
+    channel = ready()
+    channel.events()
+    feed(channel, control(MessageType.CHANNEL_CLOSED, content))
+    assert channel.events() == [ChannelEnded("")]
+
+
+def test_the_agent_is_asked_to_end_the_session() -> None:
+    channel = ready()
+    assert channel.terminate()
+    (flag,) = sent_by(channel, 1.0)
+    assert (flag.payload_type, flag.payload) == (PayloadType.FLAG, b"\0\0\0\2")
+
+
+def test_the_agent_is_asked_even_when_nothing_else_may_be_sent() -> None:
+    channel = ready()
+    open_stream(channel).write(bytes(1_000_000))
+    sent_by(channel, 1.0)
+    channel.writable = False
+    assert channel.terminate()
+    assert [m.payload for m in sent_by(channel, 1.0)] == [b"\0\0\0\2"]
+
+
+def test_an_agent_that_would_not_understand_is_not_asked() -> None:
+    assert not ready("2.3.722.0").terminate()
+    channel = ready()
+    feed(channel, control(MessageType.CHANNEL_CLOSED, {}))
+    assert not channel.terminate()
+
+
+# --- streams
+
+
+def test_many_streams_are_echoed() -> None:
+    conversation = Conversation(FarEnd(echo=True))
+    conversation.run(0.1)
+    streams = [open_stream(conversation.channel) for _ in range(20)]
+    for n, stream in enumerate(streams):
+        stream.write(bytes([n]) * 5000)
+        stream.close() if n == 7 else None
+    conversation.flush()
+    conversation.run(3.0)
+    for n, stream in enumerate(streams):
+        if n != 7:
+            assert conversation.received[stream] == bytes([n]) * 5000
+    assert conversation.channel.idle
+    assert streams[7].closed_by_peer
+    assert conversation.channel.retransmissions == 0
+    assert conversation.channel.round_trip_time == pytest.approx(0.02, rel=0.1)
+
+
+def test_connections_follow_one_another_in_basic_mode() -> None:
+    far_end = FarEnd(version=BASIC_VERSION, echo=True)
+    conversation = Conversation(far_end)
+    conversation.run(0.1)
+    for text in (b"one", b"two", b"three"):
+        stream = open_stream(conversation.channel)
+        assert conversation.channel.open_stream() is None
+        stream.write(text)
+        conversation.flush()
+        conversation.run(conversation.now + 0.1)
+        assert bytes(conversation.received[stream]) == text
+        stream.close()
+        conversation.flush()
+        assert conversation.channel.open_stream() is None
+        conversation.run(conversation.now + 0.1)
+    assert far_end.flags == [Flag.DISCONNECT_TO_PORT] * 3
+    kinds = [kind for kind, _ in far_end.inputs[1:]]
+    assert kinds == [PayloadType.OUTPUT, PayloadType.FLAG] * 3
+
+
+def test_a_refusal_is_told_to_its_stream() -> None:
+    channel = ready()
+    stream = open_stream(channel)
+    sent_by(channel, 1.0)
+    failed = output(encode_flag(Flag.CONNECT_TO_PORT_ERROR), 2, PayloadType.FLAG)
+    feed(channel, failed, output(smux_frame(FIN, 3), 3), now=1.0)
+    assert stream.refused
+
+
+def test_flags_that_mean_nothing_to_a_client_change_nothing() -> None:
+    channel = ready()
+    stream = open_stream(channel)
+    sent_by(channel, 1.0)
+    flags = [output(bytes((0, 0, 0, flag)), 2 + flag, PayloadType.FLAG) for flag in (0, 1, 2)]
+    assert acknowledgements(feed(channel, *flags, now=1.0)) == [2, 3, 4]
+    feed(channel, output(smux_frame(FIN, 3), 5), now=1.0)
+    assert not stream.refused
+
+
+def test_a_refusal_before_the_handshake_changes_nothing() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    failed = output(encode_flag(Flag.CONNECT_TO_PORT_ERROR), 0, PayloadType.FLAG)
+    assert acknowledgements(feed(channel, failed)) == [0]
+
+
+def test_an_old_agent_is_kept_alive() -> None:
+    far_end = FarEnd(version=KEEP_ALIVE_VERSION)
+    conversation = Conversation(far_end)
+    conversation.run(65.0)
+    nops = [payload for _, payload in far_end.inputs if payload == smux_frame(NOP, 0)]
+    assert len(nops) == 6
+
+
+def test_a_new_agent_is_left_in_peace() -> None:
+    far_end = FarEnd()
+    conversation = Conversation(far_end)
+    conversation.run(3600.0)
+    assert [kind for kind, _ in far_end.inputs] == [PayloadType.HANDSHAKE_RESPONSE]
+    assert conversation.channel.get_timer() is None
+
+
+# --- what may be sent, and when
+
+
+def test_messages_come_in_bursts_of_bounded_size() -> None:
+    channel = ready()
+    open_stream(channel).write(bytes(10_000_000))
+    first = channel.data_to_send(1.0)
+    assert 0 < len(first) <= BURST
+    assert all(len(parse(data).payload) <= PAYLOAD_SIZE for data in first)
+    rest = sent_by(channel, 1.0)
+    assert len(first) + len(rest) < 40  # the first window
+
+
+def test_a_keystroke_passes_a_bulk_transfer_in_the_same_session() -> None:
+    far_end = FarEnd()
+    conversation = Conversation(far_end, there=Path(0.01, rate=1e6, queue=1 << 20))
+    conversation.run(0.1)
+    bulk, key = open_stream(conversation.channel), open_stream(conversation.channel)
+    bulk.write(bytes(20_000_000))
+    conversation.flush()
+    conversation.run(3.0)
+    for n in range(10):
+        key.write(b"k")
+        written = conversation.now
+        while len(far_end.streams[5]) <= n:
+            conversation.run(conversation.now + 0.002)
+        assert conversation.now - written < 0.1
+        conversation.run(written + 0.2)
+
+
+def test_nothing_is_sent_while_the_window_is_closed_and_no_timer_is_in_the_past() -> None:
+    channel = ready(KEEP_ALIVE_VERSION)
+    streams = [open_stream(channel) for _ in range(400)]
+    streams[0].write(bytes(10_000_000))
+    sent_by(channel, 1.0)
+    assert sent_by(channel, 1.0) == []
+    now = 1.0
+    for _ in range(50):  # the agent acknowledges nothing: stalled
+        timer = channel.get_timer()
+        assert timer is not None
+        assert timer > now
+        now = timer
+        channel.handle_timer(now)
+        sent_by(channel, now)
+    assert now > 100.0
+    assert channel.stalled_for(now) > 100.0
+
+
+@pytest.mark.parametrize("state", ["paused", "not writable", "settling"])
+def test_no_timer_is_due_that_nothing_can_be_done_about(state: str) -> None:
+    channel = ready(KEEP_ALIVE_VERSION)
+    stream = open_stream(channel)
+    now = 1.0
+    sent_by(channel, now)
+    if state == "paused":
+        feed(channel, control(MessageType.PAUSE_PUBLICATION), now=now)
+    elif state == "not writable":
+        channel.writable = False
+    stream.write(b"x")
+    for _ in range(30):
+        now += 1.0
+        while (timer := channel.get_timer()) is not None and timer <= now:
+            channel.handle_timer(timer)
+            sent_by(channel, timer)
+            later = channel.get_timer()
+            assert later is None or later > timer
+
+
+def test_not_writable_means_that_nothing_is_repeated_either() -> None:
+    channel = ready()
+    open_stream(channel)
+    sent_by(channel, 1.0)
+    channel.writable = False
+    channel.handle_timer(2.0)
+    assert sent_by(channel, 2.0) == []
+    channel.writable = True
+    assert len(inputs(sent_by(channel, 3.0))) == 1
+    assert channel.retransmissions == 1
+    timer = channel.get_timer()
+    assert timer is not None
+    assert timer > 3.0
+
+
+def test_time_spent_not_reading_is_no_loss() -> None:
+    channel = ready()
+    open_stream(channel)
+    sent_by(channel, 1.0)
+    channel.reading_resumed(60.0)
+    timer = channel.get_timer()
+    assert timer is not None
+    assert timer > 60.0
+    channel.handle_timer(60.0)
+    assert sent_by(channel, 60.0) == []
+
+
+def test_is_idle_when_all_is_sent_and_acknowledged() -> None:
+    channel = new_channel()
+    assert channel.idle
+    channel = ready()
+    assert channel.idle
+    assert channel.stalled_for(100.0) == 0.0
+    open_stream(channel).write(b"x")
+    assert not channel.idle
+    messages = sent_by(channel, 1.0)
+    assert not channel.idle
+    assert channel.stalled_for(3.0) == 2.0
+    feed(channel, *answer(*messages), now=3.0)
+    assert channel.idle
+    assert channel.round_trip_time is not None
+
+
+# --- pauses and resumes
+
+
+def test_a_pause_holds_new_data_back_but_for_one_message() -> None:
+    channel = ready()
+    feed(channel, control(MessageType.PAUSE_PUBLICATION), now=1.0)
+    stream = open_stream(channel)
+    stream.write(bytes(50_000))
+    (probe,) = inputs(sent_by(channel, 1.0))
+    assert sent_by(channel, 1.0) == []
+    assert len(inputs(feed(channel, *answer(probe), now=2.0))) > 5
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        control(MessageType.START_PUBLICATION),
+        control("acknowledge", {"AcknowledgedMessageSequenceNumber": 0}),
+        output(smux_frame(NOP, 0), 2),
+    ],
+)
+def test_whatever_the_agent_sends_ends_a_pause(message: bytes) -> None:
+    channel = ready()
+    feed(channel, control(MessageType.PAUSE_PUBLICATION), now=1.0)
+    stream = open_stream(channel)
+    stream.write(bytes(50_000))
+    assert len(inputs(sent_by(channel, 1.0))) == 1
+    assert len(inputs(feed(channel, message, now=1.0))) > 5
+
+
+def test_a_resume_ends_a_pause() -> None:
+    channel = ready()
+    feed(channel, control(MessageType.PAUSE_PUBLICATION), now=1.0)
+    stream = open_stream(channel)
+    stream.write(bytes(2_000))
+    assert len(inputs(sent_by(channel, 1.0))) == 1
+    channel.open("token", "id", 2.0)
+    assert len(inputs(sent_by(channel, 2.0))) == 2
+
+
+def test_pauses_lose_nothing() -> None:
+    far_end = FarEnd(echo=True)
+    conversation = Conversation(far_end)
+    conversation.run(0.1)
+    stream = open_stream(conversation.channel)
+    data = bytes(range(256)) * 400
+    for start in range(0, len(data), 10_240):
+        stream.write(data[start : start + 10_240])
+        kind = "pause_publication" if start // 10_240 % 2 else "start_publication"
+        conversation.back.send(control(kind), conversation.now)
+        conversation.flush()
+        conversation.run(conversation.now + 0.015)
+    conversation.run(conversation.now + 5.0)
+    assert far_end.streams[3] == data
+    assert conversation.received[stream] == data
+
+
+@pytest.mark.parametrize("away", [0.0, 0.5, 60.0])
+def test_a_cut_loses_nothing(away: float) -> None:
+    far_end = FarEnd(echo=True)
+    conversation = Conversation(far_end, there=Path(0.01, rate=1e6), back=Path(0.01, rate=1e6))
+    conversation.run(0.1)
+    stream = open_stream(conversation.channel)
+    data = bytes(range(256)) * 2000
+    stream.write(data)
+    conversation.flush()
+    for _ in range(3):
+        conversation.run(conversation.now + 0.1)
+        conversation.cut()
+        conversation.run(conversation.now + away)
+        conversation.reconnect()
+    conversation.run(conversation.now + 20.0)
+    assert far_end.streams[3] == data
+    assert conversation.received[stream] == data
+    assert conversation.channel.idle
+
+
+def test_a_cut_in_the_handshake_is_survived() -> None:
+    conversation = Conversation(FarEnd(echo=True))
+    conversation.run(0.015)
+    conversation.cut()
+    conversation.reconnect()
+    conversation.run(3.0)
+    assert conversation.channel.ready
+
+
+def test_all_that_was_in_flight_goes_out_again_after_a_resume() -> None:
+    channel = ready()
+    open_stream(channel).write(bytes(10_000))
+    before = [m.sequence_number for m in inputs(sent_by(channel, 1.0))]
+    channel.open("token", "id", 2.0)
+    now, again = 2.0, list[int]()
+    while messages := inputs(sent_by(channel, now)):
+        again += [m.sequence_number for m in messages]
+        now += 0.05
+        for data in answer(*messages):
+            channel.receive_message(data)
+        channel.burst_ended(now)
+    assert again == before
+    assert channel.idle
+
+
+# --- whatever the path does
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    loss=st.sampled_from([0.0, 0.05, 0.3, 0.6]),
+    spread=st.sampled_from([0.0, 0.05]),
+    duplication=st.sampled_from([0.0, 0.3]),
+    properties=st.sampled_from([FORWARD, RAW]),
+    cuts=st.lists(st.floats(0.05, 3.0), max_size=3),
+    sizes=st.lists(st.integers(1, 30_000), min_size=1, max_size=4),
+)
+def test_every_byte_goes_there_and_back_once_in_order(
+    seed: int,
+    loss: float,
+    spread: float,
+    duplication: float,
+    properties: dict[str, str],
+    cuts: list[float],
+    sizes: list[int],
+) -> None:
+    def path(salt: int) -> Path:
+        fate = harmful(seed + salt, loss=loss, duplication=duplication, spread=spread, end=4.0)
+        return Path(0.01, fate=fate, reordering=True)
+
+    far_end = FarEnd(properties=properties, echo=True)
+    conversation = Conversation(far_end, there=path(0), back=path(1))
+    while not conversation.channel.ready:
+        conversation.run(conversation.now + 0.5)
+    streams = [open_stream(conversation.channel) for _ in sizes if far_end.multiplexed] or [
+        open_stream(conversation.channel)
+    ]
+    written = [bytes([n + 1]) * size for n, size in enumerate(sizes[: len(streams)])]
+    for stream, data in zip(streams, written, strict=True):
+        stream.write(data)
+    conversation.flush()
+    for time in sorted(cuts):
+        conversation.run(max(time, conversation.now))
+        conversation.cut()
+        conversation.run(conversation.now + 0.2)
+        conversation.reconnect()
+    conversation.run(max(conversation.now, 4.0) + 12.0)
+    for stream, data in zip(streams, written, strict=True):
+        assert conversation.received[stream] == data
+    assert conversation.channel.idle
+    assert not far_end.unacknowledged
