@@ -22,7 +22,7 @@ from . import websocket
 from ._version import __version__
 from .aws_credentials import find_credentials
 from .aws_errors import Call, error_code, explain, explain_credentials, login_command, retries
-from .errors import CredentialsError, Error, ServiceError, UsageError
+from .errors import CredentialsError, Error, RemoteProtocolError, ServiceError, UsageError
 from .stream_url import (
     check_endpoint,
     check_region,
@@ -164,7 +164,13 @@ class Client:
         session_id, token = answer.get("SessionId"), answer.get("TokenValue")
         if not session_id or not token:
             raise ServiceError("AWS answered StartSession without a session")
-        return StartedSession(session_id, token, self.stream_url(answer.get("StreamUrl") or ""))
+        try:
+            url = self.stream_url(answer.get("StreamUrl") or "")
+        except RemoteProtocolError:
+            with contextlib.suppress(Error):
+                await self.terminate_session(session_id)
+            raise
+        return StartedSession(session_id, token, url)
 
     async def resume_session(self, session_id: str) -> StartedSession | None:
         """Call ResumeSession; None means that the session is over. Raises as start_session does."""

@@ -111,8 +111,11 @@ async def _timed(
 ) -> tuple[str, float]:
     """The transfer's digest and how many seconds it took, with a bar on a terminal."""
     started = time.perf_counter()
-    with typer.progressbar(length=FILE_SIZE, label=f"{name:<8}", file=sys.stderr) as bar:
-        digest = await transfer(bar.update)
+    if sys.stderr.isatty():
+        with typer.progressbar(length=FILE_SIZE, label=f"{name:<8}", file=sys.stderr) as bar:
+            digest = await transfer(bar.update)
+    else:
+        digest = await transfer(lambda _: None)
     return digest, time.perf_counter() - started
 
 

@@ -19,7 +19,7 @@ from .errors import Error
 from .protocol.channel import DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
-from .protocol.smux import MuxStream
+from .protocol.smux import Multiplexer, MuxStream
 from .transport import StreamTransport
 from .websocket import WebSocket
 
@@ -84,9 +84,10 @@ class Driver:
 
     def create_probe(self) -> tuple[MuxStream, asyncio.Future[None]] | None:
         """A stream that ends at once, and when the agent has answered that; None if it can't."""
-        stream = self.channel.open_stream()
-        if not isinstance(stream, MuxStream):
+        port = self.channel.port
+        if not isinstance(port, Multiplexer):
             return None
+        stream = port.open_stream()
         # The agent answers no opening, but it does answer the end of one.
         answered = self._probes[stream] = self._loop.create_future()
         stream.close()
@@ -99,9 +100,9 @@ class Driver:
             return
         self._busy = True
         try:
-            self._open_waiting()
-            self._deliver()
-            self._send()
+            # A stream that opens may be given at once what came before, and write in turn.
+            while self._open_waiting() | self._deliver() | self._send():
+                pass
         finally:
             self._busy = False
         self._arm_timer()
@@ -171,9 +172,10 @@ class Driver:
         """All messages of one read have come."""
         self.heard = True
         self.channel.burst_ended(time.monotonic())
+        # Before the events: what came before the end of the session counts.
+        self.flush()
         for event in self.channel.events():
             self._owner.channel_event(event)
-        self.flush()
         if self.channel.idle:
             self.drained.set()
         websocket = self.websocket
@@ -196,52 +198,36 @@ class Driver:
         self.websocket = None
         self._owner.websocket_lost(reason)
 
-    def _open_waiting(self) -> None:
-        while self._waiting:
-            stream = self.channel.open_stream()
-            if stream is None:
-                return
+    def _open_waiting(self) -> bool:
+        opened = False
+        while self._waiting and (stream := self.channel.open_stream()) is not None:
             transport = self._waiting.popleft()
             self._transports[stream] = transport
             transport.open(stream)
+            opened = True
+        return opened
 
-    def _deliver(self) -> None:
-        if self.channel.port is None:
-            return
-        for stream in self.channel.port.touched():
+    def _deliver(self) -> bool:
+        touched = self.channel.port.touched() if self.channel.port is not None else ()
+        for stream in touched:
             if (transport := self._transports.get(stream)) is not None:
-                self._deliver_to(transport)
+                transport.deliver()
             elif isinstance(stream, MuxStream) and stream in self._probes:
                 self._answer_probe(stream)
-
-    def _deliver_to(self, transport: StreamTransport) -> None:
-        try:
-            transport.deliver()
-        except Exception as error:  # of a protocol that we know nothing of
-            self._loop.call_exception_handler(
-                {"message": "a stream's protocol failed", "exception": error}
-            )
-            transport.abort()
+        return bool(touched)
 
     def _answer_probe(self, stream: MuxStream) -> None:
         if stream.closed_by_peer and not (answered := self._probes.pop(stream)).done():
             answered.set_result(None)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
+        """Send, and let streams with room in their queues write again; whether any did."""
         now = time.monotonic()
-        while self.websocket is not None:
-            messages = self.channel.data_to_send(now)
-            if messages:
-                self.websocket.write(messages)
-            elif not self._relieve():
-                return
-
-    def _relieve(self) -> bool:
-        """Let the streams with room in their queues write again; whether there were any."""
+        while self.websocket is not None and (messages := self.channel.data_to_send(now)):
+            self.websocket.write(messages)
         relieved = self.channel.port.relieved() if self.channel.port is not None else ()
         for stream in relieved:
-            transport = self._transports.get(stream)
-            if transport is not None:
+            if (transport := self._transports.get(stream)) is not None:
                 transport.relieve()
         return bool(relieved)
 
@@ -260,7 +246,7 @@ class Driver:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self.websocket is None or self.websocket.reading_paused:
+        if self.channel.ready and (self.websocket is None or self.websocket.reading_paused):
             # What we wait for may have come and not been read; reading again, or a new
             # WebSocket, sets the timer.
             return
@@ -271,3 +257,4 @@ class Driver:
         except Error as error:
             self._owner.channel_failed(error)
         self.flush()
+        self._arm_timer()

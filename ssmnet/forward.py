@@ -312,7 +312,8 @@ def _bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:
             # A free port of one address may be taken on the next.
             if port == 0 and sockets and error.errno == errno.EADDRINUSE:
                 continue
-            raise ListenError(_explain(error, f"port {port} on {host}")) from error
+            place = f"port {port} on {host}" if port else host
+            raise ListenError(_explain(error, place)) from error
     raise ListenError(f"found no port that is free on all of {', '.join(hosts)}")
 
 

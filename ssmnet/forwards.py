@@ -29,8 +29,8 @@ class Forward(msgspec.Struct, frozen=True):
     def destination(self, target: str) -> str:
         """What it leads to, for people."""
         host = self.host or target
-        if ":" in host:
-            host = f"[{host}]"
+        if self.host is not None and ":" in self.host:
+            host = f"[{self.host}]"
         return host if self.remote is None else f"{host}:{self.remote}"
 
     @property

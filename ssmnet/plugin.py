@@ -19,6 +19,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import Error, RemoteProtocolError, SessionClosed, UsageError
@@ -92,6 +93,12 @@ def _start_session(arguments: list[str]) -> bool:
         run(lambda stop: _run(call, stop))
     except Error as error:
         _say(f"Cannot perform start session: {error}")
+        return False
+    except Exception as error:
+        # A fault of ours or of the machine. What others put into their errors may be secret.
+        if os.environ.get("SSMNET_DEBUG"):
+            traceback.print_exc()
+        _say(f"Cannot perform start session: {type(error).__name__}; SSMNET_DEBUG=1 shows more")
         return False
     return True
 
@@ -186,8 +193,9 @@ async def _forward_port(session: Session, ready: SessionReady) -> SessionClosed:
         _say(ready.customer_message)
     properties = ready.properties
     if properties.get("type") != "LocalPortForwarding":
-        kind = "port sessions over stdin" if ready.session_type == "Port" else ready.session_type
-        raise UsageError(f"{kind} is not supported yet, only the forwarding of ports")
+        raise UsageError(
+            f"this {ready.session_type} session has no local port, which is not supported yet"
+        )
     listener = Listener(
         session.create_stream,
         properties.get("portNumber", ""),

@@ -17,7 +17,14 @@ from typing import Protocol
 
 from . import events
 from .driver import Driver
-from .errors import ConnectError, DestinationRefused, Error, LocalProtocolError, SessionClosed
+from .errors import (
+    ConnectError,
+    DestinationRefused,
+    Error,
+    HandshakeError,
+    LocalProtocolError,
+    SessionClosed,
+)
 from .protocol.events import Event, SessionReady
 from .protocol.reconnect import BackOff
 from .transport import StreamTransport
@@ -27,6 +34,8 @@ logger = logging.getLogger("ssmnet.session")
 
 # How long the agent may take to confirm the end of a session before AWS is asked to end it.
 TERMINATE_TIMEOUT = 2.0
+# Above the data channel's own deadline, which does not pass while there is no WebSocket.
+OPEN_TIMEOUT = 30.0
 TERMINATE_CALL_TIMEOUT = 10.0
 # How long what was written may take to arrive when the session is closed.
 DRAIN_TIMEOUT = 5.0
@@ -88,6 +97,7 @@ class Session:
         self._driver = Driver(grant.session_id, self)
         self._back_off = BackOff(random.random)
         self._resuming: asyncio.Task[None] | None = None
+        self._last_websocket: WebSocket | None = None
         self._over = False  # at the far end, too
         self._ready: asyncio.Future[SessionReady] = self._loop.create_future()
         self._ended: asyncio.Future[Error] = self._loop.create_future()
@@ -100,9 +110,13 @@ class Session:
         """
         try:
             await self._connect(self._grant)
-            await asyncio.wait((self._ready, self._ended), return_when=FIRST_COMPLETED)
+            await asyncio.wait(
+                (self._ready, self._ended), timeout=OPEN_TIMEOUT, return_when=FIRST_COMPLETED
+            )
             if self._ended.done():
                 raise self._ended.result()
+            if not self._ready.done():
+                raise HandshakeError(f"the session did not begin within {OPEN_TIMEOUT:g} s")
         except BaseException:
             await self.close()
             raise
@@ -176,8 +190,7 @@ class Session:
 
         What was written before is sent first, within a few seconds.
         """
-        websocket = self._driver.websocket
-        if not self._ended.done() and websocket is not None:
+        if not self._ended.done() and self._driver.websocket is not None:
             await self._drain()
             if self._driver.channel.terminate():
                 self._driver.flush()
@@ -185,8 +198,8 @@ class Session:
         self._end(SessionClosed("closed"))
         if not self._over:
             await self._terminate()
-        if websocket is not None:
-            await websocket.wait_closed()
+        if self._last_websocket is not None:
+            await self._last_websocket.wait_closed()
 
     # The driver calls these.
 
@@ -218,6 +231,10 @@ class Session:
     async def _connect(self, grant: Grant) -> None:
         self._stream_url = grant.stream_url or self._stream_url
         websocket = await self._access.connect(self._stream_url, self._driver)
+        self._last_websocket = websocket
+        if self._ended.done():
+            websocket.abort()
+            raise self._ended.result()
         self._driver.use(websocket, grant.token_value)
 
     async def _resume(self) -> None:

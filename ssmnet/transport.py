@@ -206,10 +206,11 @@ class StreamTransport(asyncio.Transport):
             self._call(self._protocol.resume_writing)
 
     def lose(self, error: Exception) -> None:
-        """The session is over."""
+        """The session is over; what has come is handed over first, since there is no later."""
+        self._reading_paused = False
+        self.deliver()
         if not self._closing:
             self._closing = True
-            self._unread = None
             self._session.call_soon(self._protocol.connection_lost, error)
 
     def _call(self, callback: Callable[..., object], *args: Any) -> None:

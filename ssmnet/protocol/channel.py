@@ -102,7 +102,8 @@ class DataChannel:
         """
         if self._opened:
             self._sender.restart(now)
-        if not self.ready:
+        elif not self.ready:
+            # One for all connections: a gateway that closes each of them ends the session, too.
             self._handshake_deadline = now + self._handshake_timeout
         self._opened = True
         self._paused = False

@@ -213,6 +213,10 @@ class Transfer:
             self.sender.handle_timer(self.now)
         self.flush()
 
+    def end(self) -> None:
+        """Nothing more is written."""
+        self._next = None
+
     def reconnect(self) -> None:
         """What is on its way is lost; both ends carry on at once."""
         self.there.cut()

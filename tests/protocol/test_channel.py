@@ -428,11 +428,11 @@ def test_the_time_for_the_handshake_can_be_set_and_ends_with_it() -> None:
     assert channel.get_timer() is None
 
 
-def test_a_resume_in_the_handshake_starts_its_time_again() -> None:
+def test_the_handshake_has_one_deadline_for_all_its_connections() -> None:
     channel = new_channel(handshake_timeout=2.0)
     channel.open("token", "id", 0.0)
     channel.open("token", "id", 1.0)
-    assert channel.get_timer() == 3.0
+    assert channel.get_timer() == 2.0
 
 
 def test_a_lost_response_is_sent_again() -> None:
@@ -664,6 +664,14 @@ def test_what_came_early_is_read_once_there_is_a_reader() -> None:
     stream = open_stream(channel)
     feed(channel, output(b"first ", 2))
     assert stream.take_received() == b"first second"
+
+
+def test_what_was_acknowledged_early_is_read_as_soon_as_there_is_a_reader() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    answers = feed(channel, request(properties=RAW), output(b"banner", 2), complete())
+    assert acknowledgements(answers) == [0, 2, 1]
+    assert open_stream(channel).take_received() == b"banner"
 
 
 def test_no_byte_of_a_talkative_destination_is_lost_before_there_is_a_reader() -> None:

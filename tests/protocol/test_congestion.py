@@ -79,6 +79,16 @@ def test_queueing_is_seen_while_it_builds_up() -> None:
     assert control.window < before + 16_000
 
 
+def test_a_few_slow_acknowledgements_now_and_then_do_not_end_the_fast_start() -> None:
+    control = CongestionControl(MAX)
+    now = rounds(control, 0.05, 1)
+    before = control.window
+    for n in range(32):
+        control.limited()
+        control.acknowledged(1000, 0.05 if n % 4 == 3 else 0.3, now + n * 0.001)
+    assert control.window == before + 32_000
+
+
 def test_queueing_shrinks_the_window_by_no_more_than_a_quarter_a_round() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)
@@ -254,7 +264,7 @@ PATHS = [
     pytest.param(500e3, 0.04, id="500 kB/s, 40 ms"),
     pytest.param(50e3, 0.04, id="50 kB/s, 40 ms"),
     pytest.param(10e6, 0.001, id="10 MB/s, 1 ms"),
-    pytest.param(2e6, 0.1, id="2 MB/s, 100 ms"),
+    pytest.param(1e6, 0.1, id="1 MB/s, 100 ms"),
     pytest.param(1e6, 0.0003, id="1 MB/s, 0.3 ms"),
 ]
 
@@ -263,8 +273,8 @@ PATHS = [
 def test_fills_a_path_and_not_its_queue(rate: float, rtt: float) -> None:
     queue = 256 * KIB
     transfer = Transfer(Path(rtt / 2, rate=rate, queue=queue), Path(rtt / 2))
-    transfer.run(1.0 + 200 * rtt)
-    throughput, peak = measured(transfer, 1.0 + 50 * rtt)
+    transfer.run(0.5 + 150 * rtt)
+    throughput, peak = measured(transfer, 0.5 + 50 * rtt)
     assert throughput >= 0.9 * rate
     assert peak <= queue / 2
     assert peak <= 3 * max(MIN_WINDOW, rate * max(MIN_TARGET, rtt / 4))
@@ -306,11 +316,12 @@ def test_a_satellite_path_is_filled() -> None:
 
 def test_a_loopback_path_grows_to_a_large_window() -> None:
     transfer = Transfer(Path(0.00015), Path(0.00015))
-    transfer.run(0.02)
-    assert transfer.sender.window.limit > 1024 * KIB
+    while transfer.sender.window.limit < 1024 * KIB:
+        assert transfer.now < 0.02
+        transfer.run(transfer.now + 0.0001)
 
 
-@pytest.mark.parametrize(("rate", "rtt"), [(500e3, 0.04), (10e6, 0.001), (2e6, 0.04)])
+@pytest.mark.parametrize(("rate", "rtt"), [(500e3, 0.04), (4e6, 0.001), (1e6, 0.04)])
 def test_follows_a_rate_that_drops_to_a_tenth_and_returns(rate: float, rtt: float) -> None:
     there = Path(rtt / 2, rate=rate, queue=256 * KIB)
     transfer = Transfer(there, Path(rtt / 2))
@@ -329,7 +340,7 @@ def test_follows_a_rate_that_drops_to_a_tenth_and_returns(rate: float, rtt: floa
 
 
 @pytest.mark.parametrize(
-    ("rate", "rtt", "extra"), [(2e6, 0.04, 0.02), (2e6, 0.04, 0.1), (10e6, 0.001, 0.006)]
+    ("rate", "rtt", "extra"), [(500e3, 0.04, 0.02), (500e3, 0.04, 0.1), (2e6, 0.001, 0.006)]
 )
 def test_a_path_that_has_become_longer_is_used_again_within_seconds(
     rate: float, rtt: float, extra: float
@@ -343,24 +354,24 @@ def test_a_path_that_has_become_longer_is_used_again_within_seconds(
 
 
 def test_a_path_that_has_become_shorter_is_used() -> None:
-    transfer = Transfer(Path(0.1, rate=2e6), Path(0.1))
+    transfer = Transfer(Path(0.1, rate=500e3), Path(0.1))
     transfer.run(5.0)
     transfer.there.delay = transfer.back.delay = 0.01
     # The old queue hides it: each measurement halves what is left of that.
     transfer.run(transfer.now + 6 * BASE_LIFETIME)
     throughput, peak = measured(transfer, 4.0)
-    assert throughput >= 0.9 * 2e6
-    assert peak <= 3 * 2e6 * 0.02 / 4 + 40_000
+    assert throughput >= 0.9 * 500e3
+    assert peak <= 3 * 500e3 * 0.02 / 4 + 10_000
 
 
 def test_the_queue_does_not_grow_over_ten_minutes() -> None:
-    transfer = Transfer(Path(0.02, rate=100e3), Path(0.02))
+    transfer = Transfer(Path(0.02, rate=50e3), Path(0.02))
     transfer.run(20.0)
     _, early = measured(transfer, 60.0)
     transfer.run(600.0)
     throughput, late = measured(transfer, 60.0)
     assert late <= 1.5 * early
-    assert throughput >= 0.9 * 100e3
+    assert throughput >= 0.9 * 50e3
 
 
 @pytest.mark.parametrize("rtt", [0.001, 0.04])
@@ -368,39 +379,39 @@ def test_the_queue_does_not_grow_over_ten_minutes() -> None:
 def test_a_path_that_delivers_in_batches_is_filled(rtt: float, period: float) -> None:
     # As radio does, and a busy agent.
     back = Path(rtt / 2, fate=lambda n, now: (-now % period,))
-    transfer = Transfer(Path(rtt / 2, rate=1e6), back)
+    transfer = Transfer(Path(rtt / 2, rate=500e3), back)
     transfer.run(3.0)
     throughput, _ = measured(transfer, 12.0)
-    assert throughput >= 0.9 * 1e6
+    assert throughput >= 0.9 * 500e3
 
 
 @pytest.mark.parametrize(("rtt", "jitter"), [(0.001, 0.005), (0.04, 0.02)])
 def test_jitter_is_no_queue(rtt: float, jitter: float) -> None:
     random = Random(1)
     back = Path(rtt / 2, fate=lambda n, now: (random.random() * jitter,))
-    transfer = Transfer(Path(rtt / 2, rate=1e6), back)
+    transfer = Transfer(Path(rtt / 2, rate=500e3), back)
     transfer.run(3.0)
     throughput, _ = measured(transfer, 12.0)
-    assert throughput >= 0.9 * 1e6
+    assert throughput >= 0.9 * 500e3
 
 
 def test_a_path_that_holds_its_breath_is_used_at_once_when_it_goes_on() -> None:
-    there = Path(0.05, rate=10e6)
+    there = Path(0.05, rate=4e6)
     transfer = Transfer(there, Path(0.05))
-    transfer.run(3.0)
+    transfer.run(2.0)
     before = transfer.delivered
-    for _ in range(3):
+    for _ in range(2):
         there.stop()
         transfer.run(transfer.now + 0.2)
         there.go_on(transfer.now)
         transfer.run(transfer.now + 1.8)
-    throughput = (transfer.delivered - before) / PAYLOAD / 6.0
-    assert throughput >= 0.9 * 10e6 * (1.8 / 2.0)
+    throughput = (transfer.delivered - before) / PAYLOAD / 4.0
+    assert throughput >= 0.9 * 4e6 * (1.8 / 2.0)
 
 
 def test_a_rare_loss_on_an_empty_path_costs_little() -> None:
-    there = Path(0.05, rate=2e6, fate=lambda n, now: () if n % 500 == 499 else (0.0,))
+    there = Path(0.05, rate=1e6, fate=lambda n, now: () if n % 500 == 499 else (0.0,))
     transfer = Transfer(there, Path(0.05))
     transfer.run(4.0)
     throughput, _ = measured(transfer, 8.0)
-    assert throughput >= 0.8 * 2e6
+    assert throughput >= 0.8 * 1e6

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from random import Random
 
 import pytest
@@ -105,6 +106,13 @@ def test_what_three_later_messages_have_overtaken_is_lost() -> None:
     acknowledge(sender, [1, 2], 0.1)
     assert resend_all(sender, 0.1) == []
     acknowledge(sender, [3], 0.1)
+    assert resend_all(sender, 0.1) == [0]
+
+
+def test_it_counts_what_was_sent_later_in_whatever_order_that_is_acknowledged() -> None:
+    sender = new_sender()
+    send(sender, 6)
+    acknowledge(sender, [3, 1], 0.1)
     assert resend_all(sender, 0.1) == [0]
 
 
@@ -308,12 +316,12 @@ def test_small_reordering_is_no_loss(order: list[int]) -> None:
 
 @pytest.mark.parametrize("side", ["there", "back"])
 @pytest.mark.parametrize(
-    ("rtt", "rate", "held_up"), [(0.1, 10e6, 0.2), (0.04, 2e6, 0.1), (0.001, 20e6, 0.05)]
+    ("rtt", "rate", "held_up"), [(0.1, 4e6, 0.2), (0.04, 2e6, 0.1), (0.001, 10e6, 0.05)]
 )
 def test_a_hold_up_is_no_loss(rtt: float, rate: float, held_up: float, side: str) -> None:
     # As TCP holds everything up while it repairs a loss of its own.
     transfer = Transfer(Path(rtt / 2, rate=rate), Path(rtt / 2))
-    transfer.run(3.0 if rtt > 0.01 else 0.5)
+    transfer.run(2.0 if rtt > 0.01 else 0.3)
     before = transfer.sender.window.limit
     path = {"there": transfer.there, "back": transfer.back}[side]
     path.stop()
@@ -391,14 +399,14 @@ def test_a_resumed_session_repeats_all_that_is_unacknowledged() -> None:
 
 
 def test_a_resume_with_thousands_in_flight_is_quick() -> None:
-    transfer = Transfer(Path(RTT / 2), Path(RTT / 2), numbered(20_000))
+    transfer = Transfer(Path(RTT / 2), Path(RTT / 2), repeat(bytes(8)))
     while (in_flight := transfer.sender.window.in_flight // 128) < 2000:
         transfer.run(transfer.now + RTT)
     cut = transfer.now
+    transfer.end()
     transfer.reconnect()
     transfer.run(20.0)
     assert transfer.done
-    assert transfer.delivered == 20_000 * 8
     assert transfer.sender.retransmissions == in_flight
     assert transfer.now < cut + 30 * RTT
 
