@@ -24,6 +24,8 @@ from .events import Connected, Disconnected, Event
 # After one side's end of input, its answer may still come. When no byte has moved for this long,
 # the connection is taken for done; see docs/explanation/design.md.
 QUIET_TIME = 5.0
+# Where the next connection can't begin before this one has ended.
+SHORT_QUIET_TIME = 0.5
 BACKLOG = 1024
 PORT_TRIES = 20
 # `localhost` may mean either.
@@ -118,8 +120,11 @@ class Forwarder:
                 transport.close()
             return
         self._quiet_total = total
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(QUIET_TIME, self.wait_for_quiet)
+        right = self.right.transport
+        shared = right is None or right.get_extra_info("shared", True)
+        self._timer = asyncio.get_running_loop().call_later(
+            QUIET_TIME if shared else SHORT_QUIET_TIME, self.wait_for_quiet
+        )
 
     def lose(self, peer: Peer, error: Exception | None) -> None:
         """One side is gone: so is the other, now or as soon as it has what was written."""
@@ -343,8 +348,10 @@ def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
 
 
 def _bind_unix(path: str) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
+    if sys.platform == "win32":
         raise ListenError("this system has no unix sockets: give --local a port")
+    if not path or "\0" in path:
+        raise ListenError("a unix socket needs a path")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
@@ -359,7 +366,7 @@ def _bind_unix(path: str) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on any more: its process was killed."""
-    if not Path(path).is_socket():
+    if sys.platform == "win32" or not Path(path).is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

@@ -22,7 +22,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import Error, RemoteProtocolError, SessionClosed, UsageError
+from .errors import Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,7 +67,7 @@ def main() -> None:
     if not arguments:
         _say(_INSTALLED)
     elif arguments == ["--version"]:
-        from .protocol.handshake import CLIENT_VERSION
+        from .protocol.version import CLIENT_VERSION
 
         _say(CLIENT_VERSION)
     elif len(arguments) < 3:
@@ -104,7 +104,7 @@ def _start_session(arguments: list[str]) -> bool:
 
 
 def _read_call(arguments: list[str]) -> _Call:
-    """Read the arguments; programs of before 2020 pass only three. Raises UsageError."""
+    """Read the arguments, of which old callers pass only three. Raises UsageError."""
     import msgspec
 
     # The request (the fifth) is not read: all that a port session needs comes from the agent.
@@ -221,9 +221,17 @@ async def _listen(listener: Listener, properties: dict[str, str], session: Sessi
         await listener.listen_unix(path)
         opened = f"Unix socket {path} opened for sessionId {session.session_id}."
     else:
-        await listener.listen_tcp(port=_local_port(properties.get("localPortNumber") or "0"))
+        await _listen_on_localhost(listener, _local_port(properties.get("localPortNumber") or "0"))
         opened = f"Port {listener.port} opened for sessionId {session.session_id}."
     _say(f"{opened}\nWaiting for connections..." if session.multiplexed else opened)
+
+
+async def _listen_on_localhost(listener: Listener, port: int) -> None:
+    try:
+        await listener.listen_tcp(port=port)
+    except ListenError:
+        # The reference takes the first address of localhost alone, so that is enough.
+        await listener.listen_tcp(("127.0.0.1",), port)
 
 
 def _local_port(text: str) -> int:

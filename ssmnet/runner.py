@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -15,11 +16,14 @@ STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
+# Programs that are ended together pass the signal on: that is one wish, told twice.
+SECOND_SIGNAL_AFTER = 0.3
+
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     """Run ``main`` on the fastest loop there is; its argument is set when it is to stop.
 
-    The first SIGINT, SIGTERM or SIGHUP asks for that; a second ends the process at once.
+    The first SIGINT, SIGTERM or SIGHUP asks for that; a second, later one ends the process at once.
     """
     _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -39,14 +43,21 @@ def see_no_aws_but(environment: Mapping[str, str]) -> None:
 async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    asked_at = 0.0
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        nonlocal asked_at
+        if not stop.is_set():
+            asked_at = time.monotonic()
+            stop.set()
+        elif time.monotonic() - asked_at > SECOND_SIGNAL_AFTER:
             # Nothing is written any more that could be lost: whoever asks twice wants it now.
             os._exit(128 + number)
-        stop.set()
 
     for number in STOP_SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+            # As under nohup. The AWS CLI's child finds SIGINT ignored, but is meant to have it.
+            continue
         if sys.platform == "win32":
             # This loop has no signal handlers of its own.
             signal.signal(number, lambda got, _: loop.call_soon_threadsafe(on_signal, got))

@@ -166,7 +166,13 @@ class StreamTransport(asyncio.Transport):
         self._protocol = protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """``session_id``, or ``acknowledged``: whether all that was sent has arrived."""
+        """What is known of the stream.
+
+        ``session_id``; ``acknowledged``, whether all that was sent has arrived; ``shared``, whether
+        the session can have other streams at the same time.
+        """
+        if name == "shared":
+            return isinstance(self._stream, MuxStream)
         if name == "session_id":
             return self._session.session_id
         if name == "acknowledged":

@@ -183,7 +183,7 @@ def test_the_version_is_told_without_loading_what_sessions_need() -> None:
     """The AWS CLI asks for it before each session."""
     told = plugin("--version", options=("-X", "importtime")).stderr
     imported = {line.rpartition("|")[2].strip() for line in told.splitlines()}
-    assert "ssmnet.protocol.handshake" in imported
+    assert "ssmnet.protocol.version" in imported
     assert not HEAVY & {name.partition(".")[0] for name in imported}
 
 

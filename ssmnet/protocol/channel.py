@@ -24,7 +24,7 @@ import msgspec
 from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from .buffer import Buffer
 from .events import ChannelEnded, Event, SessionReady
-from .handshake import CLIENT_VERSION, Handshake, SessionType
+from .handshake import Handshake, SessionType
 from .message import (
     PAYLOAD_SIZE,
     AcknowledgedNumber,
@@ -44,6 +44,7 @@ from .message import (
 from .port import BasicPort, PortStream
 from .smux import KEEP_ALIVE_INTERVAL, Multiplexer, MuxStream
 from .stream import StreamReceiver, StreamSender
+from .version import CLIENT_VERSION
 
 # The agent waits 15 s for our answer; one that has not begun by then will not.
 HANDSHAKE_TIMEOUT = 20.0

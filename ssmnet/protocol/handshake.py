@@ -16,10 +16,7 @@ import msgspec
 from ..errors import HandshakeError, RemoteProtocolError
 from .buffer import Buffer
 from .message import decode_json
-
-# The agent looks at the client's version: this one gets multiplexing, no keep-alive of smux, and no
-# advice to update. It names the feature level of the reference client, not our own version.
-CLIENT_VERSION = "1.2.900.0"
+from .version import CLIENT_VERSION
 
 _MULTIPLEXING_AFTER = (3, 0, 196, 0)
 _NO_KEEP_ALIVE_AFTER = (3, 1, 1511, 0)
@@ -130,7 +127,10 @@ class Handshake:
             error = f"Unknown session type {announced.session_type[:64]}"
             return _ProcessedAction(action_type, ActionStatus.FAILED, error=error)
         self.session_type = announced.session_type
-        self.properties = {name: str(value) for name, value in (announced.properties or {}).items()}
+        properties = announced.properties or {}
+        self.properties = {
+            name: str(value) for name, value in properties.items() if value is not None
+        }
         return _ProcessedAction(action_type, ActionStatus.SUCCESS)
 
     def _agent_is_after(self, version: tuple[int, ...]) -> bool:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from ssmnet.protocol.channel import BURST, HANDSHAKE_TIMEOUT, SETTLING_TIME, DataChannel
 from ssmnet.protocol.events import ChannelEnded, SessionReady
-from ssmnet.protocol.handshake import CLIENT_VERSION
 from ssmnet.protocol.message import (
     PAYLOAD_SIZE,
     AgentMessage,
@@ -21,6 +20,7 @@ from ssmnet.protocol.message import (
 )
 from ssmnet.protocol.port import BasicPort, PortStream
 from ssmnet.protocol.smux import Multiplexer, MuxStream
+from ssmnet.protocol.version import CLIENT_VERSION
 from tests.protocol import vectors
 from tests.protocol.far_end import (
     CLIENT_ID,

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmnet.errors import HandshakeError
-from ssmnet.protocol.handshake import CLIENT_VERSION, Handshake, SessionType
+from ssmnet.protocol.handshake import Handshake, SessionType
 from ssmnet.protocol.message import MessageType, PayloadType, parse
+from ssmnet.protocol.version import CLIENT_VERSION
 from tests.protocol import vectors
 
 FORWARD = {"portNumber": "80", "type": "LocalPortForwarding"}
