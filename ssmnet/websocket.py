@@ -20,6 +20,7 @@ from hashlib import sha1
 from random import getrandbits
 from struct import Struct
 from typing import Any, Protocol
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -94,7 +95,6 @@ async def connect(
     http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=1),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
     )
     try:
         async with asyncio.timeout(timeout):
@@ -122,9 +122,12 @@ async def _upgrade(
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": key.decode(),
     }
+    proxy, proxy_headers = _proxy(url)
     response = await http.get(
         url,
         headers=upgrade | headers,
+        proxy=proxy,
+        proxy_headers=proxy_headers,
         ssl=ssl_context or True,
         allow_redirects=False,
         timeout=aiohttp.ClientTimeout(total=None),
@@ -138,6 +141,21 @@ async def _upgrade(
         return response
     response.close()
     raise ConnectError(problem)
+
+
+def _proxy(url: URL) -> tuple[URL | None, dict[str, str]]:
+    """The proxy for ``url``, and the headers that it gets.
+
+    aiohttp would find it too, but a netrc file's password for the gateway with it.
+    """
+    found = getproxies().get(url.scheme)
+    if not found or proxy_bypass(f"{url.host}:{url.port}"):
+        return None, {}
+    proxy = URL(found)
+    if proxy.user is None:
+        return proxy, {}
+    credentials = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
+    return proxy.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
 
 
 def _one_line(error: BaseException) -> str:

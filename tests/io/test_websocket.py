@@ -392,6 +392,22 @@ async def test_no_proxy_for_hosts_that_are_named(
         assert proxy.requests == []
 
 
+async def test_a_netrc_file_does_not_meddle(
+    gateway: RawGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    opening = asyncio.ensure_future(
+        connect(gateway.url, Recorder(), headers={"Authorization": "AWS4-HMAC-SHA256 signed"})
+    )
+    await gateway.accept()
+    websocket = await opening
+    websocket.abort()
+    await websocket.wait_closed()
+
+
 async def test_a_proxy_that_refuses_is_told_without_its_password(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
