@@ -38,7 +38,7 @@ _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 class Peer(asyncio.Protocol):
     """One side of a Forwarder: what it receives is written to the other side."""
 
-    __slots__ = ("_early", "_forwarder", "ended", "other", "received", "transport")
+    __slots__ = ("_early", "_forwarder", "ended", "lost", "other", "received", "transport")
 
     other: Peer
 
@@ -48,6 +48,7 @@ class Peer(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.received = 0
         self.ended = False
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read only once both sides are there."""
@@ -97,7 +98,7 @@ class Peer(asyncio.Protocol):
 class Forwarder:
     """Two peers, each of which gets what the other receives. ``left`` is the one that asked."""
 
-    __slots__ = ("_lost", "_on_end", "_quiet_total", "_timer", "error", "left", "number", "right")
+    __slots__ = ("_on_end", "_quiet_total", "_timer", "error", "left", "number", "right")
 
     def __init__(self, number: int, on_end: Callable[[Forwarder], None]) -> None:
         self.left = Peer(self)
@@ -107,7 +108,6 @@ class Forwarder:
         self.number = number
         self.error: Exception | None = None
         self._on_end = on_end
-        self._lost = 0
         self._timer: asyncio.TimerHandle | None = None
         self._quiet_total = -1
 
@@ -128,21 +128,25 @@ class Forwarder:
 
     def lose(self, peer: Peer, error: Exception | None) -> None:
         """One side is gone: so is the other, now or as soon as it has what was written."""
+        if peer.lost:
+            return
         self.error = self.error or error
-        self._lost += 1
-        other = peer.other.transport
-        if self._lost == 2 or other is None:
+        peer.lost = True
+        other = peer.other
+        if other.lost or other.transport is None:
+            # One that is not there yet will not be waited for, though its own loss may be told.
+            other.lost = True
             self._end()
         elif error is None:
-            other.close()
+            other.transport.close()
         else:
-            reset(other)
+            reset(other.transport)
 
     def abort(self) -> None:
         """Drop both sides at once."""
         self.error = self.error or ConnectionAbortedError("the forward was closed")
         for peer in (self.left, self.right):
-            if peer.transport is not None:
+            if peer.transport is not None and not peer.lost:
                 reset(peer.transport)
 
     def _end(self) -> None:
@@ -205,28 +209,22 @@ class Listener:
         self._empty.set()
         self._socket_file: tuple[Path, int] | None = None
         self.destination = destination
-        self.sockets: list[socket.socket] = []
+        # The first address or the socket's path, and the TCP port, after close, too.
+        self.address = ""
+        self.port: int | None = None
 
     async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
         """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
-        await self._serve(_bind_tcp(hosts, port))
+        sockets = _bind_tcp(hosts, port)
+        self.address, self.port = sockets[0].getsockname()[:2]
+        await self._serve(sockets)
 
     async def listen_unix(self, path: str) -> None:
         """Listen on a unix socket that only this user can open. Raises ListenError."""
         sock = _bind_unix(path)
+        self.address = path
         self._socket_file = Path(path), os.stat(path).st_ino
         await self._serve([sock])
-
-    @property
-    def port(self) -> int | None:
-        """The TCP port; None for a unix socket."""
-        sock = self.sockets[0]
-        return None if self._socket_file else sock.getsockname()[1]
-
-    @property
-    def address(self) -> str:
-        """The first address, or the socket's path."""
-        return str(self._socket_file[0] if self._socket_file else self.sockets[0].getsockname()[0])
 
     @property
     def connections(self) -> int:
@@ -256,7 +254,6 @@ class Listener:
             await self._empty.wait()
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
-        self.sockets = sockets
         loop = asyncio.get_running_loop()
         for sock in sockets:
             make = partial(_Accepted, self._accept)
@@ -369,8 +366,12 @@ def _remove_stale(path: str) -> None:
     if sys.platform == "win32" or not Path(path).is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # An owner too busy to accept would make this wait, and is an owner all the same.
+        probe.setblocking(False)
         try:
             probe.connect(path)
+        except BlockingIOError:
+            return
         except ConnectionRefusedError:
             Path(path).unlink()
 

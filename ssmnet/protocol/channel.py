@@ -103,7 +103,7 @@ class DataChannel:
         """
         if self._opened:
             self._sender.restart(now)
-        elif not self.ready:
+        else:
             # One for all connections: a gateway that closes each of them ends the session, too.
             self._handshake_deadline = now + self._handshake_timeout
         self._opened = True
@@ -202,7 +202,10 @@ class DataChannel:
         self._sender.handle_timer(now)
 
     def reading_resumed(self, now: float) -> None:
-        """We did not read for a while, so missing acknowledgements mean nothing."""
+        """We did not read for a while, so missing acknowledgements mean nothing.
+
+        Nothing says that reading has stopped: the driver keeps its timer back meanwhile.
+        """
         self._sender.postpone(now)
 
     @property

@@ -18,6 +18,9 @@ from .buffer import Buffer
 from .message import decode_json
 from .version import CLIENT_VERSION
 
+# There are two kinds. Each is answered, so many would make for a long answer.
+MAX_ACTIONS = 16
+
 _MULTIPLEXING_AFTER = (3, 0, 196, 0)
 _NO_KEEP_ALIVE_AFTER = (3, 1, 1511, 0)
 _TERMINATE_FLAG_AFTER = (2, 3, 722, 0)
@@ -85,9 +88,11 @@ class Handshake:
         """Read a HandshakeRequest; the HandshakeResponse to send. Raises HandshakeError."""
         request = _decode(payload, _Request)
         self.agent_version = request.agent_version or ""
+        actions = request.requested_client_actions or []
+        if len(actions) > MAX_ACTIONS:
+            raise HandshakeError(f"the agent asks for {len(actions)} actions in its handshake")
         processed = [
-            self._process(action.action_type, action.action_parameters)
-            for action in request.requested_client_actions or ()
+            self._process(action.action_type, action.action_parameters) for action in actions
         ]
         errors = [action.error for action in processed if action.error]
         return msgspec.json.encode(_Response(CLIENT_VERSION, processed, errors))

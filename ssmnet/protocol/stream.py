@@ -311,6 +311,8 @@ class StreamReceiver:
             self.duplicates += 1
             return True
         if not self._process(message):
+            # Kept, so that it need not wait for its repetition, which is then acknowledged.
+            self._keep(message)
             return False
         self.expected += 1
         if self._waiting:

@@ -215,6 +215,22 @@ def test_a_busy_path_is_measured_with_half_a_window_and_then_as_before() -> None
     assert 0.7 * largest < windows[-1]
 
 
+def test_a_loss_after_a_measurement_ends_the_way_back() -> None:
+    control = CongestionControl(MAX)
+    now = rounds(control, 0.05, 3)
+    now = rounds(control, 0.25, 1, now)
+    while now < BASE_LIFETIME:
+        now = rounds(control, 0.0625, 1, now)
+    full = control.window
+    while control.window > 0.6 * full:
+        now = rounds(control, 0.0625, 1, now)
+    now = rounds(control, 0.05, 2, now)
+    control.lost(now, now)
+    before = control.window
+    control.acknowledged(100_000, None, now)
+    assert control.window == before < 0.7 * full
+
+
 def test_a_path_that_idles_is_measured_without_a_pause() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)

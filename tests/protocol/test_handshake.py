@@ -287,3 +287,9 @@ def test_any_end_is_read_or_ends_the_session(payload: bytes) -> None:
     except HandshakeError:
         return
     assert isinstance(handshake.customer_message, str)
+
+
+def test_a_request_for_very_many_actions_is_not_answered() -> None:
+    actions = ",".join(["{}"] * 17)
+    with pytest.raises(HandshakeError, match="17 actions"):
+        Handshake().receive_request(b'{"RequestedClientActions":[%b]}' % actions.encode())

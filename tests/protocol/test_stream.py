@@ -398,6 +398,15 @@ def test_a_resumed_session_repeats_all_that_is_unacknowledged() -> None:
     assert sender.idle
 
 
+def test_the_window_grows_while_a_resumed_session_repeats_though_nothing_new_is_written() -> None:
+    sender = new_sender()
+    send(sender, 200)
+    sender.restart(1.0)
+    first = resend_all(sender, 1.0)
+    acknowledge(sender, first, 1.1)
+    assert len(resend_all(sender, 1.1)) > 1.5 * len(first)
+
+
 def test_a_resume_with_thousands_in_flight_is_quick() -> None:
     transfer = Transfer(Path(RTT / 2), Path(RTT / 2), repeat(bytes(8)))
     while (in_flight := transfer.sender.window.in_flight // 128) < 2000:
@@ -512,10 +521,11 @@ def test_what_is_not_taken_is_neither_processed_nor_acknowledged() -> None:
     assert receiver.receive(message(1))
     receiver.drain()
     assert processed == []
+    assert not receiver.receive(message(0))
     ready = True
     receiver.drain()
-    assert processed == []
-    assert receiver.receive(message(0))
+    assert processed == [0, 1]
+    assert receiver.receive(message(0))  # the repetition, which need not be waited for
     assert processed == [0, 1]
 
 
