@@ -125,9 +125,14 @@ class Driver:
     # The streams' transports call these.
 
     @property
-    def idle(self) -> bool:
-        """Whether all that was written has been sent and acknowledged."""
-        return self.channel.idle
+    def sent(self) -> int:
+        """How many messages have been sent."""
+        return self.channel.sent
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them, from the first on, are known to have arrived."""
+        return self.channel.acknowledged
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """As the event loop's."""

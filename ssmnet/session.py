@@ -135,7 +135,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether all that was written has been sent and acknowledged."""
-        return self._driver.idle
+        return self._driver.channel.idle
 
     @property
     def round_trip_time(self) -> float | None:
@@ -285,7 +285,7 @@ class Session:
     async def _drain(self) -> None:
         drained = self._driver.drained
         drained.clear()
-        if not self._driver.idle:
+        if not self._driver.channel.idle:
             try:
                 async with asyncio.timeout(DRAIN_TIMEOUT):
                     await drained.wait()

@@ -29,8 +29,12 @@ class Session(Protocol):
         """AWS's name for the session."""
 
     @property
-    def idle(self) -> bool:
-        """Whether all that was written has been sent and acknowledged."""
+    def sent(self) -> int:
+        """How many messages have been sent."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them, from the first on, are known to have arrived."""
 
     def flush(self) -> None:
         """Send what may be sent."""
@@ -56,6 +60,7 @@ class StreamTransport(asyncio.Transport):
     __slots__ = (
         "_closing",
         "_high_water",
+        "_last_message",
         "_low_water",
         "_protocol",
         "_protocol_paused",
@@ -72,6 +77,7 @@ class StreamTransport(asyncio.Transport):
         self._protocol = protocol
         self._stream: MuxStream | PortStream | None = None
         self._closing = False
+        self._last_message: int | None = None  # of those that carry what was written
         self._protocol_paused = False
         self._reading_paused = False
         self._unread: list[bytes] | None = None
@@ -89,6 +95,7 @@ class StreamTransport(asyncio.Transport):
         if self._closing or not data:
             return
         # memoryview refuses what is no buffer; bytes alone would make five NULs of the number 5.
+        self._last_message = None
         stream.write(data if isinstance(data, bytes) else bytes(memoryview(data)))
         self._session.flush()
         self._pause_protocol(stream)
@@ -176,7 +183,7 @@ class StreamTransport(asyncio.Transport):
         if name == "session_id":
             return self._session.session_id
         if name == "acknowledged":
-            return self._session.idle
+            return self._has_arrived()
         return default
 
     # The session calls these.
@@ -218,6 +225,14 @@ class StreamTransport(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self._session.call_soon(self._protocol.connection_lost, error)
+
+    def _has_arrived(self) -> bool:
+        """Whether all that was written is known to have arrived, whatever other streams do."""
+        if self._stream is None or self._stream.unsent:
+            return False
+        if self._last_message is None:
+            self._last_message = self._session.sent
+        return self._session.acknowledged >= self._last_message
 
     def _call(self, callback: Callable[..., object], *args: Any) -> None:
         """Call the protocol; one that fails loses its stream, and the session goes on."""

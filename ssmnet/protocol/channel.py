@@ -214,6 +214,16 @@ class DataChannel:
         return self._sender.idle and (self.port is None or self.port.idle)
 
     @property
+    def sent(self) -> int:
+        """How many messages have been sent."""
+        return self._sender.next_number
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them, from the first on, are known to have arrived."""
+        return self._sender.acknowledged_below
+
+    @property
     def round_trip_time(self) -> float | None:
         """The smoothed time from a message to its acknowledgement; None before the first."""
         return self._sender.round_trip_time.smoothed

@@ -96,6 +96,11 @@ class StreamSender:
         return not self._in_flight and not self._lost
 
     @property
+    def acknowledged_below(self) -> int:
+        """All messages below this number have arrived."""
+        return self._lowest
+
+    @property
     def has_room(self) -> bool:
         """Whether the window lets a new message go."""
         return not self._lost and self.window.allows(self.next_number - self._lowest)
