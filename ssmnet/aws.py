@@ -152,6 +152,8 @@ class Client:
         Raises TargetNotConnected, AccessDenied, CredentialsError, ServiceError or UsageError, and
         RemoteProtocolError for a StreamUrl that must not be trusted.
         """
+        if os.environ.get("AWS_CA_BUNDLE"):
+            _ = self.ssl_context  # one that can't be read is told best from here
         request: dict[str, Any] = {"Target": target}
         if document_name:
             request["DocumentName"] = document_name

@@ -19,7 +19,8 @@ from typer.core import TyperCommand
 
 from ._version import __version__
 from .errors import Error, ListenError, UsageError
-from .status import Output, abandon, printer, tell, warn
+from .output import abandon
+from .status import Output, printer, tell, warn
 
 if TYPE_CHECKING:
     import ssl
@@ -295,7 +296,7 @@ def main() -> None:
     """The entry point: errors become one line and an exit status."""
     debug = "--debug" in sys.argv
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="ssmnet", standalone_mode=False)
     except _ParserError as error:
         command = error.ctx.command_path if error.ctx else "ssmnet"
         tell(f"error: {error.format_message()} (see {command} --help)")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .errors import Error
+from .errors import ConnectError, Error
 from .protocol.channel import DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
@@ -25,6 +25,8 @@ from .websocket import WebSocket
 
 # Acknowledgements that the gateway does not read pile up here; then we stop reading, too.
 WRITE_LIMIT = 4 * 1024 * 1024
+# How long a new stream waits for a WebSocket, when the last one is lost.
+AWAY_TIMEOUT = 30.0
 
 
 class Owner(Protocol):
@@ -79,6 +81,8 @@ class Driver:
         """A stream, whose protocol hears of it once it is open."""
         transport = StreamTransport(self, protocol)
         self._waiting.append(transport)
+        if self.websocket is None:
+            self._loop.call_later(AWAY_TIMEOUT, self._give_up_waiting, transport)
         self.flush()
         return transport
 
@@ -202,6 +206,11 @@ class Driver:
         self._holding.discard(self.websocket)
         self.websocket = None
         self._owner.websocket_lost(reason)
+
+    def _give_up_waiting(self, transport: StreamTransport) -> None:
+        if self.websocket is None and transport in self._waiting:
+            self._waiting.remove(transport)
+            transport.lose(ConnectError(f"no connection to the gateway for {AWAY_TIMEOUT:g} s"))
 
     def _open_waiting(self) -> bool:
         opened = False

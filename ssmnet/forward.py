@@ -114,10 +114,7 @@ class Forwarder:
     def wait_for_quiet(self) -> None:
         """One side's end can't be passed on: close both when no byte has moved for a while."""
         total = self.left.received + self.right.received
-        transports = [peer.transport for peer in (self.left, self.right) if peer.transport]
-        if len(transports) == 2 and total == self._quiet_total and all(map(_is_quiet, transports)):
-            for transport in transports:
-                transport.close()
+        if total == self._quiet_total and self.close_if_quiet():
             return
         self._quiet_total = total
         right = self.right.transport
@@ -125,6 +122,17 @@ class Forwarder:
         self._timer = asyncio.get_running_loop().call_later(
             QUIET_TIME if shared else SHORT_QUIET_TIME, self.wait_for_quiet
         )
+
+    def close_if_quiet(self) -> bool:
+        """Close both sides if one has ended its input and all has arrived; whether so."""
+        left, right = self.left.transport, self.right.transport
+        if left is None or right is None or not (self.left.ended or self.right.ended):
+            return False
+        if not (_is_quiet(left) and _is_quiet(right)):
+            return False
+        left.close()
+        right.close()
+        return True
 
     def lose(self, peer: Peer, error: Exception | None) -> None:
         """One side is gone: so is the other, now or as soon as it has what was written."""
@@ -242,8 +250,13 @@ class Listener:
                 if path.stat().st_ino == inode:
                     path.unlink()
 
-    async def wait_closed(self, timeout: float) -> None:  # noqa: ASYNC109 - then it acts
-        """Wait for open connections to end, and drop those that do not within ``timeout``."""
+    async def wait_closed(self, timeout: float) -> bool:  # noqa: ASYNC109 - then it acts
+        """Wait for open connections to end; whether all did.
+
+        Those that do not within ``timeout`` seconds are dropped.
+        """
+        for forwarder in tuple(self._forwarders):
+            forwarder.close_if_quiet()
         try:
             async with asyncio.timeout(timeout):
                 await self._empty.wait()
@@ -252,6 +265,8 @@ class Listener:
                 forwarder.abort()
             # Their transports tell them of it in the loop's next turn.
             await self._empty.wait()
+            return False
+        return True
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
+from .output import write
 
 if TYPE_CHECKING:
     import asyncio
@@ -82,7 +83,6 @@ def main() -> None:
 
 def _start_session(arguments: list[str]) -> bool:
     """Carry the session until it ends; whether it could be started."""
-    _open_standard_files()
     # Until the event loop takes them: a session that is just being opened is not to be left behind.
     _hold_signals()
     try:
@@ -262,31 +262,8 @@ def _last_words(session_id: str, ended: SessionClosed) -> str:
 
 
 def _say(text: str) -> None:
-    """Print for the caller, unless it is gone, or has read nothing for long."""
-    if sys.stdout is None:
-        return
-    try:
-        if _can_write():
-            print(text, flush=True)
-    except OSError:
-        # The forward goes on without it. What is still buffered must not fail at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _can_write() -> bool:
-    """Whether a few lines can be written now: many callers read none once the port is open."""
-    if sys.platform == "win32":
-        return True  # there is no way to ask
-    import select
-
-    return bool(select.select((), (sys.stdout,), (), 0)[1])
-
-
-def _open_standard_files() -> None:
-    """What a caller has closed is opened again: uvloop aborts when it is given such a number."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(number)
+    """Print for the caller. The forward goes on when it is gone, or does not read."""
+    write(sys.stdout, text)
 
 
 def _hold_signals() -> None:

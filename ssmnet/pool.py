@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from .errors import ConnectError, Error, LocalProtocolError, SessionClosed, UsageError
 from .events import Event, Restarted, Restarting
 from .protocol.reconnect import BackOff
-from .session import Session
+from .session import DRAIN_TIMEOUT, Session
 from .transport import StreamTransport
 
 logger = logging.getLogger("ssmnet.pool")
@@ -123,19 +123,20 @@ class SessionPool:
         self._waiting[waiting] = None
         return waiting
 
-    async def close(self) -> None:
-        """End everything; the session is terminated."""
+    async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
+        """End everything; the session is terminated. For ``drain`` see Session.close."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
         if self._session is not None:
-            await self._session.close()
+            await self._session.close(drain=drain)
 
     def _forget(self, waiting: Waiting) -> None:
         self._waiting.pop(waiting, None)
 
     async def _keep(self, session: Session) -> Error:
         """See to it that there is a session; why there is none, in the end."""
+        back_off = BackOff(random.random)
         while True:
             started = time.monotonic()
             error = await session.wait_ended()
@@ -144,8 +145,12 @@ class SessionPool:
             if self._restarts_left <= 0 or (_has_reason(error) and lived < SHORT_LIFE):
                 break
             self._restarts_left -= 1
+            if lived >= SHORT_LIFE:
+                back_off = BackOff(random.random)
+            else:
+                await asyncio.sleep(back_off.next_delay())
             try:
-                session = await self._restart(error)
+                session = await self._restart(error, back_off)
             except UsageError as refused:
                 error = refused
                 break
@@ -153,10 +158,9 @@ class SessionPool:
             waiting.fail(error)
         return error
 
-    async def _restart(self, cause: Error) -> Session:
+    async def _restart(self, cause: Error, back_off: BackOff) -> Session:
         """Try until there is a session. What keeps it from starting may pass: a reboot, a login."""
         started = time.monotonic()
-        back_off = BackOff(random.random)
         told = ""
         while True:
             if str(cause) != told:

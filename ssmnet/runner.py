@@ -25,6 +25,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
 
     The first SIGINT, SIGTERM or SIGHUP asks for that; a second, later one ends the process at once.
     """
+    _open_standard_files()
     _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_with_signals(main))
@@ -72,6 +73,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop
 
     return uvloop.new_event_loop
+
+
+def _open_standard_files() -> None:
+    """What a caller has closed is opened again: uvloop aborts when it is given such a number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def _raise_file_limit() -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 from . import events
 from .driver import Driver
 from .errors import (
+    AccessDenied,
     ConnectError,
     DestinationRefused,
     Error,
@@ -36,6 +37,7 @@ logger = logging.getLogger("ssmnet.session")
 TERMINATE_TIMEOUT = 2.0
 # Above the data channel's own deadline, which does not pass while there is no WebSocket.
 OPEN_TIMEOUT = 30.0
+CONNECT_TRIES = 3
 TERMINATE_CALL_TIMEOUT = 10.0
 # How long what was written may take to arrive when the session is closed.
 DRAIN_TIMEOUT = 5.0
@@ -98,6 +100,7 @@ class Session:
         self._back_off = BackOff(random.random)
         self._resuming: asyncio.Task[None] | None = None
         self._last_websocket: WebSocket | None = None
+        self._interruption = ""
         self._over = False  # at the far end, too
         self._ready: asyncio.Future[SessionReady] = self._loop.create_future()
         self._ended: asyncio.Future[Error] = self._loop.create_future()
@@ -109,7 +112,7 @@ class Session:
         terminated then.
         """
         try:
-            await self._connect(self._grant)
+            await self._connect_first()
             await asyncio.wait(
                 (self._ready, self._ended), timeout=OPEN_TIMEOUT, return_when=FIRST_COMPLETED
             )
@@ -185,13 +188,13 @@ class Session:
             raise DestinationRefused("the target could not connect to the destination")
         return True
 
-    async def close(self) -> None:
+    async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
         """End the session: by the agent if it answers, or else by AWS.
 
-        What was written before is sent first, within a few seconds.
+        What was written before is given ``drain`` seconds to arrive.
         """
         if not self._ended.done() and self._driver.websocket is not None:
-            await self._drain()
+            await self._drain(drain)
             if self._driver.channel.terminate():
                 self._driver.flush()
                 await asyncio.wait((self._ended,), timeout=TERMINATE_TIMEOUT)
@@ -219,7 +222,7 @@ class Session:
         """The WebSocket is gone; the session may not be."""
         logger.info("session %s: WebSocket lost: %s", self.session_id, reason)
         if not self._ended.done():
-            self._on_event(events.Resuming(self.session_id, reason))
+            self._tell_interruption(reason)
             self._resuming = self._loop.create_task(self._resume())
 
     def _check_port(self) -> None:
@@ -227,6 +230,16 @@ class Session:
             raise self._ended.result()
         if self._driver.channel.port is None:
             raise LocalProtocolError("the session has no port to open streams to")
+
+    async def _connect_first(self) -> None:
+        """A gateway that has just heard of the session may need a moment."""
+        for _ in range(CONNECT_TRIES - 1):
+            try:
+                return await self._connect(self._grant)
+            except ConnectError as error:
+                logger.info("session %s: %s; trying again", self.session_id, error)
+                await asyncio.sleep(self._back_off.next_delay())
+        return await self._connect(self._grant)
 
     async def _connect(self, grant: Grant) -> None:
         self._stream_url = grant.stream_url or self._stream_url
@@ -250,9 +263,20 @@ class Session:
                 if self._resume_timeout is not None and waited > self._resume_timeout:
                     raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
                 await asyncio.sleep(self._back_off.next_delay())
+            self._interruption = ""
             self._on_event(events.Resumed(self.session_id, time.monotonic() - started))
         except Error as error:
             self._end(error)
+        except Exception as error:
+            # Whatever it is, nobody would notice that nothing is tried any more.
+            logger.exception("session %s: cannot resume", self.session_id)
+            self._end(SessionClosed(f"cannot resume: {type(error).__name__}"))
+
+    def _tell_interruption(self, cause: str) -> None:
+        """Once for each cause in a row: the tries are many."""
+        if cause != self._interruption:
+            self._interruption = cause
+            self._on_event(events.Resuming(self.session_id, cause))
 
     async def _try_to_resume(self) -> bool:
         try:
@@ -260,8 +284,11 @@ class Session:
             if grant is not None:
                 await self._connect(grant)
                 return True
+        except AccessDenied as error:
+            # Policies that allow sessions to be started, but not resumed, are common.
+            raise SessionClosed(str(error)) from error
         except ConnectError as error:
-            logger.info("session %s: cannot resume yet: %s", self.session_id, error)
+            self._tell_interruption(str(error))
             return False
         self._over = True
         raise SessionClosed(TIMED_OUT)
@@ -282,12 +309,12 @@ class Session:
         except (Error, TimeoutError) as error:
             logger.warning("session %s: cannot terminate it: %s", self.session_id, error)
 
-    async def _drain(self) -> None:
+    async def _drain(self, patience: float) -> None:
         drained = self._driver.drained
         drained.clear()
         if not self._driver.channel.idle:
             try:
-                async with asyncio.timeout(DRAIN_TIMEOUT):
+                async with asyncio.timeout(patience):
                     await drained.wait()
             except TimeoutError:
                 logger.info("session %s: closed before all was acknowledged", self.session_id)

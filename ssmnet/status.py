@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
-import typer
 
 from .events import (
     Closed,
@@ -21,6 +19,7 @@ from .events import (
     Resumed,
     Resuming,
 )
+from .output import write
 
 
 class Output(StrEnum):
@@ -36,35 +35,21 @@ def printer(output: Output, stop: asyncio.Event) -> Callable[[Event], None]:
         return _print_text
 
     def print_json(event: Event) -> None:
-        try:
-            typer.echo(msgspec.json.encode(event))
-        except BrokenPipeError:
+        if not write(sys.stdout, msgspec.json.encode(event).decode()):
             # The program that follows this one has ended: so should we, or nobody ever ends us.
-            abandon(sys.stdout.fileno())
             stop.set()
 
     return print_json
 
 
 def tell(text: str) -> None:
-    """Print a line for people."""
-    try:
-        typer.echo(text, err=True)
-    except BrokenPipeError:
-        # They read no more, as after `2>&1 | grep -m1 Listening`: no reason to end.
-        abandon(sys.stderr.fileno())
+    """Print a line for people. That they read no more is no reason to end."""
+    write(sys.stderr, " ".join(text.split("\n")))
 
 
 def warn(text: str) -> None:
     """Print a line about what may surprise."""
     tell(f"warning: {text}")
-
-
-def abandon(descriptor: int) -> None:
-    """Send what goes there nowhere from now on: its reader is gone."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _print_text(event: Event) -> None:

@@ -15,7 +15,7 @@ from .events import Closed, Event, Listening
 from .forward import Listener
 from .forwards import Forward
 from .pool import SessionPool
-from .session import Session
+from .session import DRAIN_TIMEOUT, Session
 from .target import open_port_session
 
 # How long connections that are open may go on after a stop was asked for.
@@ -85,6 +85,7 @@ async def _run(
 
     pool = SessionPool(start, on_event, max_restarts=request.max_restarts)
     ended: Error | None = None
+    drain = 0.0
     try:
         if await _unless(stop, pool.open()) is None:
             return True
@@ -101,9 +102,10 @@ async def _run(
             ended = await _unless(stop, pool.wait_ended())
         finally:
             listener.close()
-            await listener.wait_closed(DRAIN_TIME)
+            # What had no time to finish has none to arrive, either.
+            drain = DRAIN_TIMEOUT if await listener.wait_closed(DRAIN_TIME) else 0.0
     finally:
-        await pool.close()
+        await pool.close(drain=drain)
     on_event(Closed(pool.session_id, str(ended or "stopped")))
     return ended is None
 

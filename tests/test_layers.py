@@ -20,7 +20,7 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "_version errors runner",
+        "_version errors output runner",
         "events stream_url aws_credentials aws_errors",
         "protocol",
         "transport websocket",
