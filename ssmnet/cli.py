@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import logging
 import os
 import re
@@ -254,7 +255,7 @@ def loopback(
         far_end = Loopback(
             port,
             tls=_server_context(tls_cert, tls_key),
-            ca_file=str(tls_cert) if tls_cert else None,
+            ca_file=str(tls_cert.resolve()) if tls_cert else None,
             allow_unsigned=allow_unsigned,
             pace=pace,
             ideal=ideal,
@@ -306,8 +307,8 @@ def main() -> None:
             traceback.print_exc()
         tell(f"error: {error}")
         status = 2 if isinstance(error, UsageError) else 1
-    except typer.Abort:
-        # Ctrl-C or the end of input, at a question.
+    except (typer.Abort, KeyboardInterrupt):
+        # Ctrl-C or the end of input, at a question or before there is anything to end.
         status = 130
     except BrokenPipeError:
         # Whoever read our output is gone; nobody to tell.
@@ -333,7 +334,11 @@ async def _client(
     from .aws import Client
 
     if target != LOOPBACK_TARGET:
-        yield Client(profile=profile, region=region, endpoint_url=endpoint_url), target
+        ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
+        yield (
+            Client(profile=profile, region=region, endpoint_url=endpoint_url, mfa_code=ask),
+            target,
+        )
         return
     from .loopback import Loopback
     from .runner import see_no_aws_but

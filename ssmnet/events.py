@@ -64,6 +64,12 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted", tag_field="event")
     seconds: float
 
 
+class Dropped(msgspec.Struct, frozen=True, tag="dropped", tag_field="event"):
+    """So many events before this one were not told: their reader did not read."""
+
+    events: int
+
+
 class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
     """A forward is over."""
 
@@ -71,4 +77,14 @@ class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
     reason: str
 
 
-Event = Listening | Connected | Disconnected | Resuming | Resumed | Restarting | Restarted | Closed
+Event = (
+    Listening
+    | Connected
+    | Disconnected
+    | Resuming
+    | Resumed
+    | Restarting
+    | Restarted
+    | Dropped
+    | Closed
+)

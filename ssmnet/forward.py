@@ -30,6 +30,8 @@ BACKLOG = 1024
 PORT_TRIES = 20
 # `localhost` may mean either.
 LOOPBACK = ("127.0.0.1", "::1")
+# Left out where there is no IPv6 and another address is listened on.
+IF_THERE_IS_IPV6 = frozenset({"::1", "::"})
 
 # Closes with a reset instead of FIN: (on, 0 seconds).
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -316,18 +318,20 @@ def _peer_name(transport: asyncio.Transport) -> str:
 
 
 def _bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """Sockets on one port of every host. ::1 is left out where there is no IPv6."""
+    """Sockets on one port of every host."""
+    if not 0 <= port < 65536:
+        raise ListenError(f"cannot listen on port {port}: it is not between 0 and 65535")
     for _ in range(PORT_TRIES):
         sockets: list[socket.socket] = []
         try:
             for host in hosts:
                 _bind_host(sockets, host, sockets[0].getsockname()[1] if sockets else port)
             return sockets
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             for sock in sockets:
                 sock.close()
             # A free port of one address may be taken on the next.
-            if port == 0 and sockets and error.errno == errno.EADDRINUSE:
+            if port == 0 and sockets and getattr(error, "errno", 0) == errno.EADDRINUSE:
                 continue
             place = f"port {port} on {host}" if port else host
             raise ListenError(_explain(error, place)) from error
@@ -341,7 +345,7 @@ def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
     try:
         sock = socket.socket(family, kind, proto)
     except OSError:
-        if sockets:
+        if sockets and host in IF_THERE_IS_IPV6:
             return
         raise
     try:
@@ -353,7 +357,7 @@ def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        if sockets and error.errno == errno.EADDRNOTAVAIL:
+        if sockets and host in IF_THERE_IS_IPV6 and error.errno == errno.EADDRNOTAVAIL:
             return
         raise
     sockets.append(sock)
@@ -391,7 +395,9 @@ def _remove_stale(path: str) -> None:
             Path(path).unlink()
 
 
-def _explain(error: OSError, what: str) -> str:
+def _explain(error: OSError | UnicodeError, what: str) -> str:
+    if isinstance(error, UnicodeError):
+        return f"cannot listen on {what}: there is no such name"
     if error.errno == errno.EADDRINUSE:
         return f"cannot listen on {what}: it is in use"
     return f"cannot listen on {what}: {error.strerror or error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TextIO
@@ -12,25 +13,28 @@ def write(stream: TextIO | None, text: str) -> bool:
 
     Bytes go on moving while nobody reads what we tell of them.
     """
-    if stream is None:
-        return True
     try:
-        if _can_write(stream):
+        if stream is not None and can_write(stream):
             print(text, file=stream, flush=True)
     except OSError:
-        # What is still buffered must not fail at the exit.
-        abandon(stream.fileno())
+        if stream is not None:
+            # What is still buffered must not fail at the exit.
+            with contextlib.suppress(OSError):
+                abandon(stream.fileno())
         return False
     return True
 
 
-def _can_write(stream: TextIO) -> bool:
+def can_write(stream: TextIO) -> bool:
     """Whether a few lines can be written now: many callers read none once the port is open."""
     if sys.platform == "win32":
         return True  # there is no way to ask
     import select
 
-    return bool(select.select((), (stream,), (), 0)[1])
+    try:
+        return bool(select.select((), (stream,), (), 0)[1])
+    except (ValueError, OSError):
+        return True  # it has no descriptor, and no reader to wait for
 
 
 def abandon(descriptor: int) -> None:

@@ -209,6 +209,9 @@ class Session:
     def channel_event(self, event: Event) -> None:
         """The handshake is complete, or the gateway has closed the session."""
         if isinstance(event, SessionReady):
+            logger.info(
+                "session %s: %s, agent %s", self.session_id, event.session_type, event.agent_version
+            )
             self._ready.set_result(event)
         else:
             self._over = True
@@ -243,6 +246,7 @@ class Session:
 
     async def _connect(self, grant: Grant) -> None:
         self._stream_url = grant.stream_url or self._stream_url
+        logger.debug("session %s: connecting", self.session_id)
         websocket = await self._access.connect(self._stream_url, self._driver)
         self._last_websocket = websocket
         if self._ended.done():
@@ -296,6 +300,7 @@ class Session:
     def _end(self, error: Error) -> None:
         if self._ended.done():
             return
+        logger.info("session %s: ended: %s", self.session_id, error)
         self._ended.set_result(error)
         if self._resuming is not None and self._resuming is not asyncio.current_task():
             self._resuming.cancel()

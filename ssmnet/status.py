@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -12,6 +13,7 @@ import msgspec
 from .events import (
     Closed,
     Disconnected,
+    Dropped,
     Event,
     Listening,
     Restarted,
@@ -19,7 +21,10 @@ from .events import (
     Resumed,
     Resuming,
 )
-from .output import write
+from .output import can_write, write
+
+# Events kept for a reader that is slow. 500 connections at once are more than a pipe holds.
+MAX_WAITING = 10_000
 
 
 class Output(StrEnum):
@@ -31,15 +36,44 @@ class Output(StrEnum):
 
 def printer(output: Output, stop: asyncio.Event) -> Callable[[Event], None]:
     """What prints events. ``stop`` is set when the reader of the JSON is gone."""
-    if output is Output.TEXT:
-        return _print_text
+    return _print_text if output is Output.TEXT else JsonPrinter(stop)
 
-    def print_json(event: Event) -> None:
-        if not write(sys.stdout, msgspec.json.encode(event).decode()):
-            # The program that follows this one has ended: so should we, or nobody ever ends us.
-            stop.set()
 
-    return print_json
+class JsonPrinter:
+    """Prints events as lines of JSON, and keeps some for a reader that is slow."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._waiting: deque[Event] = deque()
+        self._dropped = 0
+        self._watching = False
+
+    def __call__(self, event: Event) -> None:
+        """Print ``event``, in its turn."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._dropped += 1
+            return
+        if self._dropped:
+            self._waiting.append(Dropped(self._dropped))
+            self._dropped = 0
+        self._waiting.append(event)
+        self._print_waiting()
+
+    def _print_waiting(self) -> None:
+        while self._waiting and (sys.stdout is None or can_write(sys.stdout)):
+            if not write(sys.stdout, msgspec.json.encode(self._waiting.popleft()).decode()):
+                # The program that follows this one has ended: so should we, or nobody ends us.
+                self._stop.set()
+        if self._watching != bool(self._waiting):
+            self._watching = not self._watching
+            self._watch()
+
+    def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._watching:
+            loop.add_writer(sys.stdout, self._print_waiting)
+        else:
+            loop.remove_writer(sys.stdout)
 
 
 def tell(text: str) -> None:

@@ -105,7 +105,8 @@ async def _run(
             # What had no time to finish has none to arrive, either.
             drain = DRAIN_TIMEOUT if await listener.wait_closed(DRAIN_TIME) else 0.0
     finally:
-        await pool.close(drain=drain)
+        # When another forward fails, this one is cancelled; its session is ended all the same.
+        await finish(pool.close(drain=drain))
     on_event(Closed(pool.session_id, str(ended or "stopped")))
     return ended is None
 
@@ -140,3 +141,17 @@ async def _unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
+
+
+async def finish(closing: Coroutine[Any, Any, None]) -> None:
+    """Carry ``closing`` to its end, and only then be cancelled."""
+    task = asyncio.ensure_future(closing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

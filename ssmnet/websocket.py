@@ -104,8 +104,8 @@ async def connect(
         await http.close()
         if isinstance(error, TimeoutError):
             raise ConnectError(f"the gateway did not answer within {timeout:g} s") from error
-        if isinstance(error, (aiohttp.ClientError, OSError)):
-            raise ConnectError(f"cannot reach the gateway: {_one_line(error)}") from error
+        if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
+            raise ConnectError(f"cannot reach the gateway: {_explain(error)}") from error
         raise
 
 
@@ -156,6 +156,13 @@ def _proxy(url: URL) -> tuple[URL | None, dict[str, str]]:
         return proxy, {}
     credentials = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
     return proxy.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own text shows objects of ours.
+        return f"{error.host}:{error.port}: {_one_line(error.os_error)}"
+    return _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:

@@ -324,7 +324,11 @@ def test_good_sources_pass() -> None:
         ("protocol/recovery.py", "import concurrent.futures", "no clock"),
         ("protocol/recovery.py", "import aiohttp", "may use"),
         ("protocol/recovery.py", "import typer", "may use"),
-        ("session.py", "import aiohttp", "only ['aws lazily', 'demo', 'loopback', 'websocket'] may"),
+        (
+            "session.py",
+            "import aiohttp",
+            "only ['aws lazily', 'demo', 'loopback', 'websocket'] may",
+        ),
         ("pool.py", "async def f():\n    from aiohttp import web", "only ['aws lazily'"),
         ("aws.py", "import aiohttp", "only inside a function"),
         ("aws.py", "try:\n    import aiohttp\nexcept ImportError:\n    pass", "only inside"),

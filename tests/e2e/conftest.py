@@ -1,16 +1,22 @@
-"""Real programs for the end-to-end tests: the AWS CLI, a PostgreSQL server, a clean environment."""
+"""Real programs for the end-to-end tests: the AWS CLI, PostgreSQL, ssmnet's own, HTTP to talk."""
 
+import hashlib
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from aiohttp import web
+
+from .processes import SSMNET, FarEnd, Program, far_end_running, started
 
 ROOT = Path(__file__).parent.parent.parent
 AWSCLI = ROOT / ".tools" / "awscli"
@@ -45,6 +51,95 @@ def aws_env(tmp_path: Path) -> dict[str, str]:
         "AWS_PAGER": "",
         "AWS_CLI_AUTO_PROMPT": "off",
     }
+
+
+@pytest.fixture
+async def far_end(aws_env: dict[str, str], request: pytest.FixtureRequest) -> AsyncIterator[FarEnd]:
+    """Run ``ssmnet loopback``, with the options that an indirect parameter names.
+
+    The test fails if it leaves a session open there.
+    """
+    async with far_end_running(aws_env, *getattr(request, "param", ())) as running:
+        yield running
+
+
+@pytest.fixture
+def far_env(aws_env: dict[str, str], far_end: FarEnd) -> dict[str, str]:
+    """Return the environment of a shell in which the exports of the far end were run."""
+    return aws_env | far_end.exports
+
+
+Start = Callable[..., Awaitable[Program]]
+
+
+@pytest.fixture
+async def forward(far_env: dict[str, str]) -> AsyncIterator[Start]:
+    """Start ``ssmnet forward`` through the far end, any number of times.
+
+    The test fails if one does not end well on Ctrl-C, or leaves a process behind.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(*arguments: str | Path, env: dict[str, str] = far_env) -> Program:
+            command = (SSMNET, "forward", "-t", FarEnd.target, *arguments)
+            return await stack.enter_async_context(started(*command, env=env))
+
+        yield start
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port on which nobody listens: it is taken, but not to listen."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def free_ports() -> list[int]:
+    """Return ports that are free on 127.0.0.1 and ::1, at least for now."""
+    return [free_port() for _ in range(4)]
+
+
+class HttpServer(NamedTuple):
+    """Sends ``data`` to a GET, and answers a PUT with the SHA-256 of what came."""
+
+    port: int
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@pytest.fixture
+async def http_server() -> AsyncIterator[HttpServer]:
+    data = random.Random(1).randbytes(16 * 1024 * 1024)
+
+    async def get(_: web.Request) -> web.Response:
+        return web.Response(body=data)
+
+    async def put(request: web.Request) -> web.Response:
+        digest = hashlib.sha256()
+        async for chunk in request.content.iter_any():
+            digest.update(chunk)
+        return web.Response(text=digest.hexdigest())
+
+    application = web.Application()
+    application.add_routes([web.get("/", get), web.put("/{name}", put)])
+    runner = web.AppRunner(application, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield HttpServer(runner.addresses[0][1], data)
+    await runner.cleanup()
+
+
+@pytest.fixture(scope="session")
+def curl() -> str:
+    program = shutil.which("curl")
+    if program is None:
+        pytest.skip("NO CURL: run tests/e2e/install.sh as root, or install it")
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ async def clean() -> AsyncIterator[None]:
     reported: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: reported.append(context))
     before = asyncio.all_tasks()
+    gc.freeze()  # what was there before is not searched: that takes longer than most tests
     yield
     left: set[asyncio.Task[Any]] = set()
     for _ in range(TURNS):
@@ -24,6 +25,7 @@ async def clean() -> AsyncIterator[None]:
             break
         await asyncio.sleep(0.01)
     gc.collect()
+    gc.unfreeze()
     await asyncio.sleep(0)
     assert not left, f"tasks are left: {left}"
     assert not reported, f"the loop was told of: {reported}"

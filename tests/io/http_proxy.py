@@ -18,17 +18,19 @@ class Proxy:
         self.refusal = b""
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
         self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._handle(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
-            writer.transport.abort()
-            self.tasks.discard(task)
+            if not writer.transport.is_closing():
+                writer.transport.abort()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -51,7 +53,8 @@ class Proxy:
         try:
             await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
         finally:
-            far_writer.transport.abort()
+            if not far_writer.transport.is_closing():
+                far_writer.transport.abort()
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +68,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @asynccontextmanager
 async def http_proxy() -> AsyncIterator[Proxy]:
     proxy = Proxy()
-    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield proxy

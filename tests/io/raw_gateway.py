@@ -120,6 +120,11 @@ class RawGateway:
         self.peers.append(peer)
         self.connections.put_nowait(peer)
 
+    def drop(self) -> None:
+        """Cut all connections."""
+        for peer in self.peers:
+            peer.writer.transport.abort()
+
     async def accept(
         self, answer: Callable[[dict[str, str]], bytes] = switching_protocols, early: bytes = b""
     ) -> RawPeer:
@@ -152,8 +157,7 @@ async def raw_gateway(
         yield gateway
     finally:
         server.close()
-        for peer in gateway.peers:
-            peer.writer.transport.abort()
+        gateway.drop()
 
 
 class Recorder:

@@ -1,25 +1,27 @@
-"""Real sessions with the loopback far end, real destinations behind them, and who talks to those."""
+"""Real sessions with the loopback far end, and real destinations behind them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import pytest
+import aiohttp
 
-from ssmnet.aws import Client, StartedSession
+from ssmnet.aws import StartedSession
+from ssmnet.errors import ServiceError
 from ssmnet.loopback import Loopback
 from ssmnet.session import Session
 from ssmnet.transport import StreamTransport
-from ssmnet.websocket import Handler, WebSocket
+from ssmnet.websocket import Handler, WebSocket, connect
+from tests.io.far_client import sign
 
 TIMEOUT = 15.0
 FORWARD = "AWS-StartPortForwardingSession"
-REMOTE = "AWS-StartPortForwardingSessionToRemoteHost"
 RAW = "AWS-StartSSHSession"
 # A version before each change of habit.
 NO_MULTIPLEXING = "3.0.196.0"
@@ -27,10 +29,10 @@ NO_TERMINATE_FLAG = "2.3.722.0"
 
 
 class Access:
-    """The calls to the far end, counted; everything else is ssmnet.aws's own."""
+    """A session's calls to the far end, counted. Signed by botocore; see far_client."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, loopback: Loopback) -> None:
+        self.loopback = loopback
         self.resumed = 0
         self.terminated = 0
         self.websockets: list[WebSocket] = []
@@ -38,17 +40,43 @@ class Access:
         self.may_resume.set()
 
     async def connect(self, stream_url: str, handler: Handler) -> WebSocket:
-        self.websockets.append(await self.client.connect(stream_url, handler))
+        headers = sign(self.loopback, "GET", stream_url)
+        self.websockets.append(await connect(stream_url, handler, headers=headers))
         return self.websockets[-1]
 
     async def resume_session(self, session_id: str) -> StartedSession | None:
         self.resumed += 1
         await self.may_resume.wait()
-        return await self.client.resume_session(session_id)
+        answer = await self.call("ResumeSession", SessionId=session_id)
+        return started(answer) if answer["TokenValue"] else None
 
     async def terminate_session(self, session_id: str) -> None:
         self.terminated += 1
-        await self.client.terminate_session(session_id)
+        await self.call("TerminateSession", SessionId=session_id)
+
+    async def call(self, action: str, **arguments: object) -> dict[str, str]:
+        url = self.loopback.endpoint_url + "/"
+        body = json.dumps(arguments).encode()
+        headers = {
+            "X-Amz-Target": f"AmazonSSM.{action}",
+            "Content-Type": "application/x-amz-json-1.1",
+        }
+        headers = sign(self.loopback, "POST", url, body=body, headers=headers, service="ssm")
+        try:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.post(url, data=body, headers=headers) as response,
+            ):
+                answer: dict[str, str] = await response.json(content_type=None)
+        except aiohttp.ClientError as error:
+            raise ServiceError(str(error)) from error
+        if response.status != 200:
+            raise ServiceError(answer["__type"])
+        return answer
+
+
+def started(answer: dict[str, str]) -> StartedSession:
+    return StartedSession(answer["SessionId"], answer["TokenValue"], answer["StreamUrl"])
 
 
 class FarEnd:
@@ -56,13 +84,16 @@ class FarEnd:
 
     def __init__(self, loopback: Loopback) -> None:
         self.loopback = loopback
-        client = Client(region=loopback.region, endpoint_url=loopback.endpoint_url)
-        self.access = Access(client)
+        self.access = Access(loopback)
 
-    async def grant(self, port: int, document: str = FORWARD, **parameters: str) -> StartedSession:
-        given = {name: [value] for name, value in parameters.items()}
-        return await self.access.client.start_session(
-            self.loopback.target, document, {"portNumber": [str(port)], **given}
+    async def grant(self, port: int, document: str = FORWARD) -> StartedSession:
+        return started(
+            await self.access.call(
+                "StartSession",
+                Target=self.loopback.target,
+                DocumentName=document,
+                Parameters={"portNumber": [str(port)]},
+            )
         )
 
     async def session(
@@ -71,6 +102,10 @@ class FarEnd:
         """One that is granted and not open."""
         grant = await self.grant(port, document)
         return Session(self.access, grant, resume_timeout=resume_timeout)
+
+    async def terminate(self, session: Session) -> None:
+        """As somebody else does, an administrator for instance."""
+        await self.access.call("TerminateSession", SessionId=session.session_id)
 
     @asynccontextmanager
     async def opened(self, port: int, document: str = FORWARD) -> AsyncIterator[Session]:
@@ -85,10 +120,8 @@ class FarEnd:
 
 
 @asynccontextmanager
-async def far_end(monkeypatch: pytest.MonkeyPatch, **options: Any) -> AsyncIterator[FarEnd]:
+async def far_end(**options: Any) -> AsyncIterator[FarEnd]:
     async with Loopback(**options) as loopback:
-        for name, value in loopback.environment.items():
-            monkeypatch.setenv(name, value)
         yield FarEnd(loopback)
 
 
@@ -115,6 +148,11 @@ class Connection:
     def reset(self) -> None:
         reset(self.writer)
 
+    def drop(self) -> None:
+        """Close it, if nothing else has; asyncio's transports are not made for both."""
+        if not self.writer.transport.is_closing():
+            self.writer.transport.abort()
+
 
 class Server:
     """A destination whose connections a test takes one after the other."""
@@ -137,7 +175,7 @@ class Server:
 
     def abort(self) -> None:
         for connection in self._all:
-            connection.writer.transport.abort()
+            connection.drop()
 
 
 @asynccontextmanager
@@ -242,6 +280,10 @@ class Collector(asyncio.Protocol):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def until_size(self, size: int) -> None:
+        """Until so many bytes have come, or more."""
+        await self.until(lambda: len(self.data) >= size)
 
     async def until_lost(self) -> Exception | None:
         await self.until(lambda: "lost" in self.log)

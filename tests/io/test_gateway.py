@@ -436,7 +436,7 @@ async def test_a_client_that_stays_away_loses_its_session(echo_port: str) -> Non
 async def until(condition: Callable[[], bool]) -> None:
     """For what shows on no socket of ours."""
     async with asyncio.timeout(TIMEOUT):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 

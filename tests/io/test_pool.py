@@ -8,7 +8,7 @@ import pytest
 
 from ssmnet.aws import Client
 from ssmnet.errors import ConnectError, SessionClosed
-from ssmnet.events import Disconnected, Event, Restarted, Restarting
+from ssmnet.events import Disconnected, Event, Restarted, Restarting, Resumed, Resuming
 from ssmnet.forward import Listener
 from ssmnet.loopback import Loopback
 from ssmnet.pool import SessionPool
@@ -75,7 +75,7 @@ async def tunnel(
     events = Events()
 
     async def start() -> Session:
-        return await open_port_session(client, far_end.target, port=port)
+        return await open_port_session(client, far_end.target, port=port, on_event=events.add)
 
     pool = SessionPool(start, events.add, max_restarts=max_restarts)
     listener = Listener(pool.dial, "echo", events.add)
@@ -193,3 +193,64 @@ async def test_a_session_that_is_refused_at_once_is_not_followed_by_another(
             error = await it.pool.wait_ended()
         assert "forbidden" in str(error)
         assert ssm_loopback.sessions_started == 1
+
+
+async def test_a_session_that_may_not_be_resumed_is_followed_by_another(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        assert await it.echo(b"before") == b"before"
+        ssm_loopback.fail_next("AccessDeniedException", "no ssm:ResumeSession for you")
+        ssm_loopback.cut_clients()
+        await it.seen(lambda event: isinstance(event, Restarted))
+        assert await it.echo(b"after") == b"after"
+        causes = [event.cause for event in it.events.seen if isinstance(event, Restarting)]
+        assert "ssm:ResumeSession" in causes[0]
+
+
+async def test_what_keeps_a_session_from_resuming_is_told_once(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.fail_next("ExpiredTokenException", times=4)
+        ssm_loopback.cut_clients()
+        await it.seen(lambda event: isinstance(event, Resumed))
+        assert await it.echo(b"after") == b"after"
+        causes = [event.cause for event in it.events.seen if isinstance(event, Resuming)]
+        assert len(causes) == 2
+        assert "aws sso login" in causes[1]
+
+
+async def test_a_new_connection_does_not_wait_for_ever_for_a_resume(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.driver.AWAY_TIMEOUT", 0.2)
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        ssm_loopback.fail_next("ExpiredTokenException", times=1000)
+        ssm_loopback.cut_clients()
+        await it.seen(lambda event: isinstance(event, Resuming) and "sso login" in event.cause)
+        with pytest.raises(ConnectionResetError):
+            await it.echo(b"x")
+        lost = await it.seen(lambda event: isinstance(event, Disconnected) and bool(event.error))
+        assert isinstance(lost, Disconnected)
+        assert "no connection to the gateway for 0.2 s" in lost.error
+        ssm_loopback.end_sessions()  # which can't be terminated without credentials
+
+
+async def test_sessions_that_die_at_once_are_restarted_ever_more_slowly(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 60.0)
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        loop = asyncio.get_running_loop()
+        times = []
+        for _ in range(4):
+            before = ssm_loopback.sessions_started
+            ssm_loopback.end_sessions()
+            started = loop.time()
+            await it.seen(lambda event: isinstance(event, Restarted))
+            times.append(loop.time() - started)
+            it.events.seen.clear()
+            assert ssm_loopback.sessions_started == before + 1
+        # 0.1, 0.2, 0.4, 0.8 s, each less up to half of it.
+        assert times[3] > 0.4 > 0.1 > times[0] - 0.1

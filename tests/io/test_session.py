@@ -1,26 +1,32 @@
-"""A session with a real far end: what it carries, what slows it, what it survives and how it ends."""
+"""A session with a real far end: what it carries, what slows it, what it survives, its end."""
 
 import asyncio
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import trustme
 
+import ssmnet.driver
 import ssmnet.session
-from ssmnet.aws import StartedSession
+from ssmnet.aws import Client, StartedSession
 from ssmnet.errors import (
     ConnectError,
     DestinationRefused,
     Error,
     LocalProtocolError,
+    RemoteProtocolError,
     SessionClosed,
 )
-from ssmnet.loopback import AgentOffer
+from ssmnet.loopback import AgentOffer, Loopback
 from ssmnet.session import Session
 from ssmnet.transport import READ_LIMIT, StreamTransport
-from tests.io.raw_gateway import close_frame, raw_gateway
+from tests import wire
+from tests.io.raw_agent import by_hand
+from tests.io.raw_gateway import TEXT, close_frame, frame, raw_gateway
 from tests.io.sessions import (
     FORWARD,
     NO_MULTIPLEXING,
@@ -44,17 +50,17 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FarEnd]:
-    async with far_end(monkeypatch) as far:
+async def far() -> AsyncIterator[FarEnd]:
+    async with far_end() as far:
         yield far
 
 
 @pytest.fixture(params=[False, True], ids=["real", "ideal"])
 async def either(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[FarEnd]:
     """A far end with the real agent's habits, and an ideal one."""
-    async with far_end(monkeypatch, ideal=request.param) as far:
+    async with far_end(ideal=request.param) as far:
         yield far
 
 
@@ -108,17 +114,27 @@ async def test_open_tells_of_the_session(far: FarEnd, echo: int) -> None:
     assert isinstance(session.ended, SessionClosed)
 
 
-async def test_over_tls(monkeypatch: pytest.MonkeyPatch, echo: int, tmp_path: object) -> None:
+async def test_with_the_real_calls_and_tls(
+    monkeypatch: pytest.MonkeyPatch, echo: int, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    ca_file = f"{tmp_path}/ca.pem"
+    ca_file = str(tmp_path / "ca.pem")
     authority.cert_pem.write_to_path(ca_file)
-    async with far_end(monkeypatch, tls=context, ca_file=ca_file) as far:
-        async with far.opened(echo) as session:
-            await asyncio.gather(*(echoed(session, 500_000) for _ in range(3)))
-            far.loopback.cut_clients()
-            await echoed(session, 100_000)
+    async with Loopback(tls=context, ca_file=ca_file) as loopback:
+        for name, value in loopback.environment.items():
+            monkeypatch.setenv(name, value)
+        client = Client()
+        parameters = {"portNumber": [str(echo)]}
+        grant = await client.start_session(loopback.target, FORWARD, parameters)
+        session = Session(client, grant)
+        await session.open()
+        await asyncio.gather(*(echoed(session, 500_000) for _ in range(3)))
+        loopback.cut_clients()
+        await echoed(session, 100_000)
+        await session.close()
+        assert loopback.sessions == 0
 
 
 async def test_streams_need_an_open_session(far: FarEnd, echo: int) -> None:
@@ -145,12 +161,10 @@ async def test_a_gateway_that_is_not_there(far: FarEnd, echo: int) -> None:
     assert far.access.terminated == 1
 
 
-async def test_an_agent_that_does_not_begin(
-    monkeypatch: pytest.MonkeyPatch, echo: int
-) -> None:
+async def test_an_agent_that_does_not_begin(echo: int) -> None:
     """The gateway is there and takes the token, but nobody answers behind it."""
     offers: list[AgentOffer] = []
-    async with far_end(monkeypatch, offer=offers.append) as far:
+    async with far_end(offer=offers.append) as far:
         session = await far.session(echo)
         session._driver.channel._handshake_timeout = 0.2
         with pytest.raises(Error, match="did not begin"):
@@ -160,10 +174,8 @@ async def test_an_agent_that_does_not_begin(
 
 
 @pytest.mark.parametrize("moment", ["connecting", "shaking hands"])
-async def test_a_cancelled_open_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, echo: int, moment: str
-) -> None:
-    async with far_end(monkeypatch, offer=lambda _: None) as far:
+async def test_a_cancelled_open_leaves_nothing(echo: int, moment: str) -> None:
+    async with far_end(offer=lambda _: None) as far:
         session = await far.session(echo)
         before = asyncio.all_tasks()
         opening = asyncio.ensure_future(session.open())
@@ -187,7 +199,7 @@ def serves(task: asyncio.Task[object]) -> bool:
 
 
 async def test_an_open_whose_websockets_are_closed_at_once_has_an_end(
-    monkeypatch: pytest.MonkeyPatch, far: FarEnd, echo: int
+    far: FarEnd, echo: int
 ) -> None:
     """As a gateway does that accepts no token: AWS goes on giving new ones."""
     grant = await far.grant(echo)
@@ -277,11 +289,9 @@ async def test_a_probe_when_the_session_ends(far: FarEnd, echo: int) -> None:
 
 
 @pytest.mark.parametrize("document", [FORWARD, RAW])
-async def test_a_probe_costs_a_plain_session_nothing(
-    monkeypatch: pytest.MonkeyPatch, echo: int, document: str
-) -> None:
+async def test_a_probe_costs_a_plain_session_nothing(echo: int, document: str) -> None:
     """It can't tell there, and must not use up the one connection that there is."""
-    async with far_end(monkeypatch, agent_version=NO_MULTIPLEXING) as far:
+    async with far_end(agent_version=NO_MULTIPLEXING) as far:
         async with far.opened(echo, document) as session:
             assert not session.multiplexed
             assert await session.probe() is False
@@ -312,9 +322,7 @@ async def test_big_transfers_each_way(either: FarEnd, server: Server) -> None:
                 write_all(transport, collector, up), connection.reader.readexactly(len(up))
             )
             assert got == up
-            await asyncio.gather(
-                connection.send(down), collector.until(lambda: len(collector.data) == len(down))
-            )
+            await asyncio.gather(connection.send(down), collector.until_size(len(down)))
         assert collector.data == down
         assert session.round_trip_time is not None
         assert session.round_trip_time < 1
@@ -322,31 +330,27 @@ async def test_big_transfers_each_way(either: FarEnd, server: Server) -> None:
 
 
 @pytest.mark.parametrize("document", [FORWARD, RAW])
-async def test_without_multiplexing(
-    monkeypatch: pytest.MonkeyPatch, echo: int, document: str
-) -> None:
-    async with far_end(monkeypatch, agent_version=NO_MULTIPLEXING) as far:
+async def test_without_multiplexing(echo: int, document: str) -> None:
+    async with far_end(agent_version=NO_MULTIPLEXING) as far:
         async with far.opened(echo, document) as session:
             transport, collector = open_stream(session)
             data = random.randbytes(1_000_000)
             await write_all(transport, collector, data)
-            await collector.until(lambda: len(collector.data) == len(data))
+            await collector.until_size(len(data))
             assert collector.data == data
 
 
-async def test_basic_mode_takes_one_connection_after_the_other(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
-    async with far_end(monkeypatch, agent_version=NO_MULTIPLEXING) as far:
+async def test_basic_mode_takes_one_connection_after_the_other(server: Server) -> None:
+    async with far_end(agent_version=NO_MULTIPLEXING) as far:
         async with far.opened(server.port) as session:
             streams = [open_stream(session) for _ in range(3)]
             for number, (transport, collector) in enumerate(streams):
-                await collector.until(lambda made=collector: made.log == ["made"])
+                await collector.until(lambda: streams[number][1].log == ["made"])
                 transport.write(b"%d" % number)
                 connection = await server.accept()
                 assert await connection.read(1) == b"%d" % number
                 await connection.send(b"answer %d" % number)
-                await collector.until(lambda made=collector: len(made.data) == 8)
+                await collector.until(lambda: len(streams[number][1].data) == 8)
                 assert collector.data == b"answer %d" % number
                 later = [told.log for _, told in streams[number + 1 :]]
                 assert later == [[]] * len(later)
@@ -354,11 +358,9 @@ async def test_basic_mode_takes_one_connection_after_the_other(
                 assert await connection.rest() == b""
 
 
-async def test_a_raw_session_hands_over_what_came_before_its_end(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
+async def test_a_raw_session_hands_over_what_came_before_its_end(server: Server) -> None:
     """The destination closes while the local reader is slow: every byte before that counts."""
-    async with far_end(monkeypatch) as far, far.opened(server.port, RAW) as session:
+    async with far_end() as far, far.opened(server.port, RAW) as session:
         transport, collector = open_stream(session)
         connection = await server.accept()
         transport.pause_reading()
@@ -375,10 +377,8 @@ async def test_a_raw_session_hands_over_what_came_before_its_end(
         assert collector.data == data
 
 
-async def test_a_raw_session_that_ends_at_once_hands_over_all(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
-    async with far_end(monkeypatch) as far:
+async def test_a_raw_session_that_ends_at_once_hands_over_all(server: Server) -> None:
+    async with far_end() as far:
         for _ in range(5):
             async with far.opened(server.port, RAW) as session:
                 _, collector = open_stream(session)
@@ -390,10 +390,8 @@ async def test_a_raw_session_that_ends_at_once_hands_over_all(
                 assert collector.data == data
 
 
-async def test_what_a_destination_says_before_there_is_a_reader(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
-    async with far_end(monkeypatch) as far, far.opened(server.port, RAW) as session:
+async def test_what_a_destination_says_before_there_is_a_reader(server: Server) -> None:
+    async with far_end() as far, far.opened(server.port, RAW) as session:
         connection = await server.accept()
         await connection.send(b"SSH-2.0-Early\r\n")
         await asyncio.sleep(0.05)
@@ -430,7 +428,7 @@ async def test_a_slow_reader_stops_its_session_and_no_other(far: FarEnd, server:
         transport.resume_reading()
         async with asyncio.timeout(60):
             await sending
-            await collector.until(lambda: len(collector.data) == len(data))
+            await collector.until_size(len(data))
         assert collector.data == data
         assert not websocket_of(session).reading_paused
         assert far.access.resumed == 0
@@ -449,7 +447,7 @@ async def test_two_slow_readers_both_have_to_go_on(far: FarEnd, server: Server) 
         for transport, _ in streams:
             transport.resume_reading()
         for _, collector in streams:
-            await collector.until(lambda told=collector: len(told.data) == len(data))
+            await collector.until_size(len(data))
             assert collector.data == data
         await asyncio.gather(*sending)
 
@@ -672,17 +670,21 @@ async def test_streams_that_wait_may_be_closed_when_the_session_ends(
 # Resuming.
 
 
+def reached(progress: Callable[[], int], mark: int) -> bool:
+    return progress() >= mark
+
+
 async def cut_while(
     far: FarEnd, moving: Awaitable[object], progress: Callable[[], int], at: list[int]
 ) -> None:
     """Cut the WebSocket whenever ``progress`` has come so far."""
     task = asyncio.ensure_future(moving)
     for mark in at:
-        await eventually(lambda mark=mark: progress() >= mark, timeout=30)
+        await eventually(partial(reached, progress, mark))
         await eventually(lambda: far.loopback.clients)
         cuts = far.access.resumed
         far.loopback.cut_clients()
-        await eventually(lambda cuts=cuts: far.access.resumed > cuts)
+        await eventually(partial(reached, lambda: far.access.resumed, cuts + 1))
     async with asyncio.timeout(60):
         await task
 
@@ -707,16 +709,14 @@ async def test_an_upload_survives_cuts(either: FarEnd, server: Server) -> None:
         assert "lost" not in collector.log
 
 
-async def test_a_download_survives_cuts(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
+async def test_a_download_survives_cuts(server: Server) -> None:
     """With the ideal agent: the real one repairs ten messages a second."""
-    async with far_end(monkeypatch, ideal=True) as far, far.opened(server.port) as session:
+    async with far_end(ideal=True) as far, far.opened(server.port) as session:
         _, collector = open_stream(session)
         connection = await server.accept()
         data = random.randbytes(6 * MIB)
         sending = asyncio.ensure_future(connection.send(data))
-        whole = collector.until(lambda: len(collector.data) >= len(data))
+        whole = collector.until_size(len(data))
         await cut_while(far, whole, lambda: len(collector.data), [1 * MIB, 2 * MIB, 4 * MIB])
         assert collector.data == data
         await sending
@@ -734,7 +734,7 @@ async def test_a_small_download_survives_a_cut(far: FarEnd, server: Server) -> N
         data = random.randbytes(5_000)
         await connection.send(data)
         far.access.may_resume.set()
-        await collector.until(lambda: len(collector.data) == len(data))
+        await collector.until_size(len(data))
         assert collector.data == data
 
 
@@ -760,14 +760,18 @@ async def test_an_orderly_close_of_the_websocket_is_resumed(far: FarEnd, echo: i
         transport, collector = open_stream(session)
         for number in range(1, 4):
             far.loopback.close_clients(1000, "Bye")
-            await eventually(lambda number=number: far.access.resumed == number)
+            await eventually(partial(reached, lambda: far.access.resumed, number))
             transport.write(b"x")
-            await collector.until(lambda number=number: len(collector.data) == number)
+            await collector.until_size(number)
         assert session.ended is None
+        assert far.access.resumed == 3
 
 
-async def test_a_reader_that_is_slow_throughout_a_resume(far: FarEnd, server: Server) -> None:
+async def test_a_reader_that_is_slow_throughout_a_resume(
+    monkeypatch: pytest.MonkeyPatch, far: FarEnd, server: Server
+) -> None:
     """The new WebSocket is not read either, until the reader goes on."""
+    monkeypatch.setattr(ssmnet.session, "TERMINATE_TIMEOUT", 0.3)
     async with far.opened(server.port) as session:
         transport, collector = open_stream(session)
         connection = await server.accept()
@@ -828,7 +832,7 @@ async def test_resuming_has_a_deadline_where_one_is_set(far: FarEnd, echo: int) 
 async def test_the_far_end_terminates_the_session(far: FarEnd, echo: int) -> None:
     async with far.opened(echo) as session:
         _, collector = open_stream(session)
-        await far.access.client.terminate_session(session.session_id)
+        await far.terminate(session)
         error = await session.wait_ended()
         assert isinstance(error, SessionClosed)
         assert await collector.until_lost() is error
@@ -852,10 +856,8 @@ async def test_close_asks_the_agent_and_no_one_else(far: FarEnd, echo: int) -> N
     assert far.access.terminated == 0
 
 
-async def test_close_of_an_agent_too_old_for_the_flag(
-    monkeypatch: pytest.MonkeyPatch, echo: int
-) -> None:
-    async with far_end(monkeypatch, agent_version=NO_TERMINATE_FLAG) as far:
+async def test_close_of_an_agent_too_old_for_the_flag(echo: int) -> None:
+    async with far_end(agent_version=NO_TERMINATE_FLAG) as far:
         session = await far.session(echo)
         await session.open()
         await session.close()
@@ -886,9 +888,7 @@ async def test_close_leaves_nothing(far: FarEnd, echo: int) -> None:
     await eventually(lambda: far.loopback.clients == far.loopback.connections == 0)
 
 
-async def test_close_leaves_nothing_of_a_session_that_ended_before(
-    far: FarEnd, echo: int
-) -> None:
+async def test_close_leaves_nothing_of_a_session_that_ended_before(far: FarEnd, echo: int) -> None:
     before = asyncio.all_tasks()
     session = await far.session(echo)
     await session.open()
@@ -919,7 +919,6 @@ async def test_close_of_a_session_whose_agent_is_stuck(
     monkeypatch: pytest.MonkeyPatch, far: FarEnd, server: Server
 ) -> None:
     """Its input is blocked by a destination that does not read, the flag with it."""
-    monkeypatch.setattr(ssmnet.session, "DRAIN_TIMEOUT", 0.3)
     monkeypatch.setattr(ssmnet.session, "TERMINATE_TIMEOUT", 0.3)
     session = await far.session(server.port)
     await session.open()
@@ -928,7 +927,7 @@ async def test_close_of_a_session_whose_agent_is_stuck(
     await asyncio.sleep(1)
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await session.close()
+    await session.close(drain=0.3)
     assert loop.time() - started < 5
     assert far.access.terminated == 1
     assert far.loopback.sessions == 0
@@ -941,7 +940,7 @@ async def test_close_with_an_unreachable_gateway(
 ) -> None:
     """Both the WebSocket and the API have gone: close still ends, in bounded time."""
     monkeypatch.setattr(ssmnet.session, "TERMINATE_CALL_TIMEOUT", 1.0)
-    async with far_end(monkeypatch) as far:
+    async with far_end() as far:
         session = await far.session(echo)
         await session.open()
         await far.loopback._gateway.close()
@@ -1002,6 +1001,161 @@ async def test_wait_ended_can_be_cancelled(far: FarEnd, echo: int) -> None:
                 await session.wait_ended()
         assert session.ended is None
         await echoed(session, 1000)
+
+
+# A far end by hand, for what a kind one does not do.
+
+
+async def test_the_words_of_a_resume() -> None:
+    """The same client, a new request and token; what was not acknowledged comes again."""
+    async with by_hand() as (session, agent):
+        transport, _ = open_stream(session)
+        transport.write(b"question")
+        while agent.frames.data(3) != b"question":
+            await agent.next(acknowledge=False)
+        unacknowledged = [message for message in agent.received if message.number > 0]
+        agent.access.resumable = True
+        agent.peer.reset()
+        await agent.take()
+        first, second = agent.first
+        assert first["TokenValue"] == "token 0"
+        assert second["TokenValue"] == "token 1"
+        assert first["ClientId"] == second["ClientId"]
+        assert first["RequestId"] != second["RequestId"]
+        assert first["MessageSchemaVersion"] == second["MessageSchemaVersion"] == "1.0"
+        for message in unacknowledged:
+            again = await agent.next()
+            assert again is not None
+            assert (again.number, again.payload) == (message.number, message.payload)
+            assert again.id == message.id
+        agent.peer.send(agent.push(b"answer"))
+        await open_streams_of(session)[0].until_size(6)
+
+
+def open_streams_of(session: Session) -> list[Collector]:
+    found = [transport.get_protocol() for transport in session._driver._transports.values()]
+    return [protocol for protocol in found if isinstance(protocol, Collector)]
+
+
+async def test_a_gateway_that_falls_silent_is_left_for_another() -> None:
+    """A WebSocket may stall without an end: only a deadline notices."""
+    async with by_hand() as (session, agent):
+        agent.access.ping_interval = 0.05
+        agent.access.resumable = True
+        agent.peer.reset()
+        await agent.take()  # from here on with the short interval
+        silent = agent.peer
+        transport, collector = open_stream(session)
+        transport.write(b"question")
+        await agent.take()  # because nothing more came
+        assert agent.peer is not silent
+        while agent.frames.data(3) != b"question":
+            await agent.next()
+        agent.peer.send(agent.push(b"answer"))
+        await collector.until_size(6)
+        assert agent.access.resumed == 2
+
+
+async def test_data_and_the_end_of_the_session_in_one_read() -> None:
+    async with by_hand() as (session, agent):
+        _, collector = open_stream(session)
+        _, refused = open_stream(session)
+        while (wire.SYN, 5, b"") not in agent.frames.frames:
+            await agent.next()
+        fin = agent.output(wire.frame(wire.FIN, 5))
+        agent.peer.send(agent.push(b"last "), agent.push(b"words"), fin, agent.channel_closed("x"))
+        error = await collector.until_lost()
+        assert collector.data == b"last words"
+        assert str(error) == "the session was closed: x"
+        # Its own end came before the session's.
+        assert await refused.until_lost() is None
+        await session.close()
+        assert agent.access.terminated == 0
+
+
+async def test_what_is_no_smux_ends_the_session() -> None:
+    async with by_hand() as (session, agent):
+        _, collector = open_stream(session)
+        while (wire.SYN, 3, b"") not in agent.frames.frames:
+            await agent.next()
+        agent.peer.send(agent.output(b"\x02" * 8))
+        error = await collector.until_lost()
+        assert isinstance(error, RemoteProtocolError)
+        assert session.ended is error
+        await session.close()
+        assert agent.access.terminated == 1, "AWS does not know that it is over"
+
+
+async def test_messages_that_make_no_sense_are_survived() -> None:
+    async with by_hand() as (session, agent):
+        transport, collector = open_stream(session)
+        agent.peer.send(
+            frame(b""),
+            frame(b"short"),
+            frame(bytes(120)),
+            frame(wire.encode("no_such_type", b"")),
+            frame(b"a text", TEXT),
+            frame(wire.encode(wire.ACKNOWLEDGE, b"no json", flags=3)),
+        )
+        transport.write(b"question")
+        while agent.frames.data(3) != b"question":
+            await agent.next()
+        agent.peer.send(agent.push(b"answer"))
+        await collector.until_size(6)
+        assert session.ended is None
+
+
+async def test_acknowledgements_that_are_not_read_stop_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What we have to say piles up: take in no more that has to be acknowledged."""
+    monkeypatch.setattr(ssmnet.driver, "WRITE_LIMIT", 200_000)
+    async with by_hand(receive_buffer=4096) as (session, agent):
+        _, collector = open_stream(session)
+        while (wire.SYN, 3, b"") not in agent.frames.frames:
+            await agent.next()
+        websocket, sent = websocket_of(session), 0
+        while not websocket.reading_paused:
+            agent.peer.send(*(agent.push(b"%1000d" % (sent + index)) for index in range(50)))
+            sent += 50
+            await asyncio.sleep(0)
+        assert 200_000 < websocket.write_buffer_size < 200_000 + 64 * 1024 * 2
+        read = len(collector.data)
+        agent.peer.send(agent.push(b"%1000d" % sent))
+        await asyncio.sleep(0.05)
+        assert len(collector.data) == read < (sent + 1) * 1000
+        while len(agent.acknowledged) < agent.number:
+            await agent.next()
+        assert agent.acknowledged == list(range(agent.number))
+        assert not websocket.reading_paused
+        await collector.until_size((sent + 1) * 1000)
+        assert collector.data == b"".join(b"%1000d" % index for index in range(sent + 1))
+
+
+async def test_a_gateway_that_does_not_read_gets_no_more_than_it_takes() -> None:
+    """The window says how much may be unacknowledged, and the socket how much may be unsent."""
+    async with by_hand(receive_buffer=4096) as (session, agent):
+        transport, collector = open_stream(session)
+        data = random.randbytes(8 * MIB)
+        writing = asyncio.ensure_future(write_all(transport, collector, data))
+        websocket = websocket_of(session)
+        known, largest, unchanged = agent.expected, 0, 0
+        while unchanged < 50:
+            # Acknowledge what has not been read: the window stays open.
+            sent = session._driver.channel.sent
+            unchanged = 0 if sent > known else unchanged + 1
+            agent.peer.send(*map(agent.acknowledge, range(known, sent)))
+            known = sent
+            await asyncio.sleep(0.002)
+            largest = max(largest, websocket.write_buffer_size)
+        assert not writing.done()
+        # The transport's mark, and what one burst may add.
+        assert 64 * 1024 < largest < 64 * 1024 + 100_000
+        writing.add_done_callback(lambda _: transport.close())
+        while agent.frames.frames[-1:] != [(wire.FIN, 3, b"")]:
+            await agent.next()
+        await writing
+        assert agent.frames.data(3) == data
 
 
 # Counts.

@@ -1071,3 +1071,17 @@ def test_every_byte_goes_there_and_back_once_in_order(
         assert conversation.received[stream] == data
     assert conversation.channel.idle
     assert not far_end.unacknowledged
+
+
+def test_tells_how_much_was_sent_and_has_arrived() -> None:
+    conversation = Conversation(FarEnd())
+    conversation.run(1.0)
+    channel = conversation.channel
+    before = channel.sent
+    assert channel.acknowledged == before
+    stream = open_stream(channel)
+    stream.write(b"x")
+    conversation.flush()
+    conversation.run(2.0)
+    assert channel.sent > before
+    assert channel.acknowledged == channel.sent

@@ -607,6 +607,15 @@ def test_any_order_with_duplicates_is_processed_once_in_order(
     assert processed == list(range(13))
 
 
+def test_tells_up_to_where_everything_has_arrived() -> None:
+    sender = new_sender()
+    send(sender, 4)
+    acknowledge(sender, [0, 2], 0.1)
+    assert sender.acknowledged_below == 1
+    acknowledge(sender, [1], 0.2)
+    assert sender.acknowledged_below == 3
+
+
 # --- whatever the path does
 
 UNTIL = 4.0

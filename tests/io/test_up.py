@@ -1,0 +1,76 @@
+"""Several forwards, of which some fail."""
+
+import asyncio
+import socket
+
+import pytest
+
+from ssmnet.aws import Client
+from ssmnet.errors import ListenError
+from ssmnet.events import Event, Listening
+from ssmnet.forwards import Forward
+from ssmnet.loopback import Loopback
+from ssmnet.up import Request, finish, run_forwards
+
+pytestmark = pytest.mark.usefixtures("clean")
+
+
+@pytest.fixture
+def client(ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Client:
+    for name, value in ssm_loopback.environment.items():
+        monkeypatch.setenv(name, value)
+    return Client()
+
+
+async def test_one_that_fails_takes_the_others_with_it_and_leaves_no_session(
+    client: Client, ssm_loopback: Loopback
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        forwards = [Forward(port, 22) for _ in range(4)] + [Forward(0, 22)]
+        with pytest.raises(ListenError, match="in use"):
+            await run_forwards(
+                client,
+                Request(ssm_loopback.target),
+                forwards,
+                lambda _: None,
+                asyncio.Event(),
+            )
+    assert ssm_loopback.sessions_started >= 1
+    assert ssm_loopback.sessions == 0
+
+
+async def test_stops_when_told(client: Client, ssm_loopback: Loopback) -> None:
+    stop = asyncio.Event()
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if sum(isinstance(event, Listening) for event in events) == 3:
+            stop.set()
+
+    async with asyncio.timeout(20):
+        ok = await run_forwards(
+            client, Request(ssm_loopback.target), [Forward(0, 22)] * 3, on_event, stop
+        )
+    assert ok
+    assert ssm_loopback.sessions == 0
+
+
+async def test_what_is_to_be_finished_is_finished_though_cancelled() -> None:
+    release = asyncio.Event()
+    finished = False
+
+    async def closing() -> None:
+        nonlocal finished
+        await release.wait()
+        finished = True
+
+    task = asyncio.ensure_future(finish(closing()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert finished
