@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import struct
@@ -18,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
-from .errors import Error, ListenError
+from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix
+from .errors import Error
 from .events import Connected, Disconnected, Event
 
 # After one side's end of input, its answer may still come. When no byte has moved for this long,
@@ -26,12 +26,6 @@ from .events import Connected, Disconnected, Event
 QUIET_TIME = 5.0
 # Where the next connection can't begin before this one has ended.
 SHORT_QUIET_TIME = 0.5
-BACKLOG = 1024
-PORT_TRIES = 20
-# `localhost` may mean either.
-LOOPBACK = ("127.0.0.1", "::1")
-# Left out where there is no IPv6 and another address is listened on.
-IF_THERE_IS_IPV6 = frozenset({"::1", "::"})
 
 # Closes with a reset instead of FIN: (on, 0 seconds).
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -225,13 +219,13 @@ class Listener:
 
     async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
         """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
-        sockets = _bind_tcp(hosts, port)
+        sockets = bind_tcp(hosts, port)
         self.address, self.port = sockets[0].getsockname()[:2]
         await self._serve(sockets)
 
     async def listen_unix(self, path: str) -> None:
         """Listen on a unix socket that only this user can open. Raises ListenError."""
-        sock = _bind_unix(path)
+        sock = bind_unix(path)
         self.address = path
         self._socket_file = Path(path), os.stat(path).st_ino
         await self._serve([sock])
@@ -315,89 +309,3 @@ class Listener:
 def _peer_name(transport: asyncio.Transport) -> str:
     peer = transport.get_extra_info("peername")
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
-
-
-def _bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """Sockets on one port of every host."""
-    if not 0 <= port < 65536:
-        raise ListenError(f"cannot listen on port {port}: it is not between 0 and 65535")
-    for _ in range(PORT_TRIES):
-        sockets: list[socket.socket] = []
-        try:
-            for host in hosts:
-                _bind_host(sockets, host, sockets[0].getsockname()[1] if sockets else port)
-            return sockets
-        except (OSError, UnicodeError) as error:
-            for sock in sockets:
-                sock.close()
-            # A free port of one address may be taken on the next.
-            if port == 0 and sockets and getattr(error, "errno", 0) == errno.EADDRINUSE:
-                continue
-            place = f"port {port} on {host}" if port else host
-            raise ListenError(_explain(error, place)) from error
-    raise ListenError(f"found no port that is free on all of {', '.join(hosts)}")
-
-
-def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    try:
-        sock = socket.socket(family, kind, proto)
-    except OSError:
-        if sockets and host in IF_THERE_IS_IPV6:
-            return
-        raise
-    try:
-        if os.name == "posix":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        if sockets and host in IF_THERE_IS_IPV6 and error.errno == errno.EADDRNOTAVAIL:
-            return
-        raise
-    sockets.append(sock)
-
-
-def _bind_unix(path: str) -> socket.socket:
-    if sys.platform == "win32":
-        raise ListenError("this system has no unix sockets: give --local a port")
-    if not path or "\0" in path:
-        raise ListenError("a unix socket needs a path")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        sock.bind(path)
-        # Before it listens, so that nobody else can have connected.
-        Path(path).chmod(0o600)
-    except OSError as error:
-        sock.close()
-        raise ListenError(_explain(error, path)) from error
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on any more: its process was killed."""
-    if sys.platform == "win32" or not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # An owner too busy to accept would make this wait, and is an owner all the same.
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return
-        except ConnectionRefusedError:
-            Path(path).unlink()
-
-
-def _explain(error: OSError | UnicodeError, what: str) -> str:
-    if isinstance(error, UnicodeError):
-        return f"cannot listen on {what}: there is no such name"
-    if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {what}: it is in use"
-    return f"cannot listen on {what}: {error.strerror or error}"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from .bind import LOOPBACK
 from .errors import UsageError
-from .forward import LOOPBACK
 
 _FIELD = re.compile(r"\[([^\[\]]+)\](?=:|$)|([^:\[\]]*)(?=:|$)")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssmnet.bind import LOOPBACK
 from ssmnet.errors import UsageError
-from ssmnet.forward import LOOPBACK
 from ssmnet.forwards import Forward, check_distinct, make_forward, parse_forward
 
 EVERYWHERE = ("0.0.0.0", "::")

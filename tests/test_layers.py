@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "_version errors output runner",
-        "events stream_url aws_credentials aws_errors",
+        "events bind stream_url aws_credentials aws_errors",
         "protocol",
         "transport websocket",
         "driver",

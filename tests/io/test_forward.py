@@ -14,9 +14,10 @@ import pytest
 
 import ssmnet.forward
 import ssmnet.session
+from ssmnet.bind import LOOPBACK
 from ssmnet.errors import ConnectError, ListenError
 from ssmnet.events import Connected, Disconnected, Event
-from ssmnet.forward import LOOPBACK, Dialled, Listener
+from ssmnet.forward import Dialled, Listener
 from ssmnet.session import Session
 from tests.io.sessions import (
     TIMEOUT,
