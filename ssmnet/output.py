@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from typing import TextIO
 
@@ -35,6 +36,14 @@ def can_write(stream: TextIO) -> bool:
         return bool(select.select((), (stream,), (), 0)[1])
     except (ValueError, OSError):
         return True  # it has no descriptor, and no reader to wait for
+
+
+def is_pipe(stream: TextIO) -> bool:
+    """Whether a program reads what is written there, on a system where a loop can watch that."""
+    try:
+        return sys.platform != "win32" and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
 
 
 def abandon(descriptor: int) -> None:

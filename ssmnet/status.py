@@ -21,7 +21,7 @@ from .events import (
     Resumed,
     Resuming,
 )
-from .output import can_write, write
+from .output import can_write, is_pipe, write
 
 # Events kept for a reader that is slow. 500 connections at once are more than a pipe holds.
 MAX_WAITING = 10_000
@@ -47,6 +47,9 @@ class JsonPrinter:
         self._waiting: deque[Event] = deque()
         self._dropped = 0
         self._watching = False
+        if sys.stdout is not None and is_pipe(sys.stdout):
+            # A pipe that is written to becomes readable when its reader is gone, and not before.
+            asyncio.get_running_loop().add_reader(sys.stdout, self._reader_gone)
 
     def __call__(self, event: Event) -> None:
         """Print ``event``, in its turn."""
@@ -59,10 +62,14 @@ class JsonPrinter:
         self._waiting.append(event)
         self._print_waiting()
 
+    def _reader_gone(self) -> None:
+        # The program that follows this one has ended: so should we, or nobody ever ends us.
+        asyncio.get_running_loop().remove_reader(sys.stdout)
+        self._stop.set()
+
     def _print_waiting(self) -> None:
         while self._waiting and (sys.stdout is None or can_write(sys.stdout)):
             if not write(sys.stdout, msgspec.json.encode(self._waiting.popleft()).decode()):
-                # The program that follows this one has ended: so should we, or nobody ends us.
                 self._stop.set()
         if self._watching != bool(self._waiting):
             self._watching = not self._watching
