@@ -42,7 +42,7 @@ logger = logging.getLogger("ssmnet.websocket")
 
 CONNECT_TIMEOUT = 15.0
 # A far end that has been silent for one interval is asked, and given up after two more.
-PING_INTERVAL = 10.0
+PING_INTERVAL = 8.0
 SILENT_INTERVALS = 3
 # An AgentMessage has little over a kilobyte; nothing that we could use is larger than this.
 MAX_MESSAGE_SIZE = 1024 * 1024
