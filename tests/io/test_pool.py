@@ -252,5 +252,5 @@ async def test_sessions_that_die_at_once_are_restarted_ever_more_slowly(
             times.append(loop.time() - started)
             it.events.seen.clear()
             assert ssm_loopback.sessions_started == before + 1
-        # 0.1, 0.2, 0.4, 0.8 s, each less up to half of it.
-        assert times[3] > 0.4 > 0.1 > times[0] - 0.1
+        # After 0.1, 0.2, 0.4 and 0.8 s, each less up to half of it.
+        assert times[3] > 0.4
