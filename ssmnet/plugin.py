@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 RESPONSE_VARIABLE = "AWS_SSM_START_SESSION_RESPONSE"
 
+# Seconds. A caller that has the credentials to itself leaves us none to resume with.
+RESUME_TIMEOUT = 600.0
+
 _INSTALLED = (
     "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n"
 )
@@ -166,7 +169,8 @@ async def _forward(call: _Call) -> SessionClosed:
         profile=call.profile, region=call.region or None, endpoint_url=call.endpoint_url
     )
     stream_url = await _trusted_url(client, call)
-    session = Session(client, StartedSession(call.session_id, call.token_value, stream_url))
+    grant = StartedSession(call.session_id, call.token_value, stream_url)
+    session = Session(client, grant, resume_timeout=RESUME_TIMEOUT)
     try:
         ready = await session.open()
         return await _forward_port(session, ready)

@@ -28,6 +28,7 @@ from .errors import (
 )
 from .protocol.events import Event, SessionReady
 from .protocol.reconnect import BackOff
+from .stream_url import is_presigned
 from .transport import StreamTransport
 from .websocket import Handler, WebSocket
 
@@ -224,7 +225,12 @@ class Session:
     def websocket_lost(self, reason: str) -> None:
         """The WebSocket is gone; the session may not be."""
         logger.info("session %s: WebSocket lost: %s", self.session_id, reason)
-        if not self._ended.done():
+        if self._ended.done():
+            return
+        if is_presigned(self._stream_url):
+            # Whoever made it has the credentials, and does not share them.
+            self._end(SessionClosed(f"{reason}; a session with a presigned URL is not resumed"))
+        else:
             self._tell_interruption(reason)
             self._resuming = self._loop.create_task(self._resume())
 

@@ -970,6 +970,20 @@ async def test_close_while_it_opens(far: FarEnd, echo: int, moment: int) -> None
     assert far.loopback.sessions == 0
 
 
+async def test_a_session_of_a_presigned_url_is_not_resumed(echo: int) -> None:
+    """Whoever signed it keeps the credentials."""
+    async with far_end(allow_unsigned=True) as far:
+        grant = await far.grant(echo)
+        url = f"{grant.stream_url}&X-Amz-Date=0"
+        session = Session(far.access, StartedSession(grant.session_id, grant.token_value, url))
+        await session.open()
+        far.loopback.cut_clients()
+        async with asyncio.timeout(5):
+            error = await session.wait_ended()
+        assert "presigned" in str(error)
+        await session.close()
+
+
 async def test_a_websocket_that_comes_after_close(far: FarEnd, echo: int) -> None:
     """It was being opened, by a gateway that knows nothing of the end."""
     async with raw_gateway() as gateway:
