@@ -452,9 +452,9 @@ async def test_two_slow_readers_both_have_to_go_on(far: FarEnd, server: Server) 
         await asyncio.gather(*sending)
 
 
-async def test_a_destination_that_does_not_read(either: FarEnd, server: Server) -> None:
+async def test_a_destination_that_does_not_read(far: FarEnd, server: Server) -> None:
     """Its writer waits, within bounds; other streams are still taken on."""
-    async with either.opened(server.port) as session:
+    async with far.opened(server.port) as session:
         transport, collector = open_stream(session)
         data = random.randbytes(40 * MIB)
         writing = asyncio.ensure_future(write_all(transport, collector, data))
@@ -924,7 +924,7 @@ async def test_close_of_a_session_whose_agent_is_stuck(
     await session.open()
     transport, collector = open_stream(session)
     writing = asyncio.ensure_future(write_all(transport, collector, bytes(40 * MIB)))
-    await asyncio.sleep(1)
+    await asyncio.sleep(0.5)
     loop = asyncio.get_running_loop()
     started = loop.time()
     await session.close(drain=0.3)
@@ -1085,6 +1085,20 @@ async def test_data_and_the_end_of_the_session_in_one_read() -> None:
         assert await refused.until_lost() is None
         await session.close()
         assert agent.access.terminated == 0
+
+
+async def test_a_paused_reader_gets_what_came_before_the_end() -> None:
+    """There is no later: the session is gone, and with it whom to ask for more."""
+    async with by_hand() as (session, agent):
+        transport, collector = open_stream(session)
+        while (wire.SYN, 3, b"") not in agent.frames.frames:
+            await agent.next()
+        transport.pause_reading()
+        agent.peer.send(agent.push(b"last words"))
+        await eventually(lambda: transport._unread_size == 10)
+        agent.peer.send(agent.channel_closed())
+        assert isinstance(await collector.until_lost(), SessionClosed)
+        assert collector.data == b"last words"
 
 
 async def test_what_is_no_smux_ends_the_session() -> None:

@@ -138,7 +138,7 @@ async def stalled(session: Session) -> tuple[StreamTransport, Collector, bytes]:
         await asyncio.sleep(0)
         if collector.log[-1] == "pause":
             try:
-                async with asyncio.timeout(0.4):
+                async with asyncio.timeout(0.25):
                     await collector.until(lambda: collector.log[-1] == "resume")
             except TimeoutError:
                 collector.log[:] = ["made", "pause"]
@@ -178,7 +178,9 @@ async def test_lower_limits_pause_at_once(session: Session, server: Server) -> N
     transport, collector = open_stream(session)
     transport.write(b"x" * 1000)
     assert collector.log == ["made"]
-    transport.set_write_buffer_limits(high=500)
+    transport.set_write_buffer_limits(high=1000)
+    assert collector.log == ["made"]
+    transport.set_write_buffer_limits(high=999)
     assert collector.log == ["made", "pause"]
     server.abort()  # else close would wait for it
 

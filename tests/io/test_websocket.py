@@ -622,6 +622,18 @@ async def test_split_at_every_byte(gateway: RawGateway) -> None:
             assert recorder.log.count("burst ended") <= 2
 
 
+async def test_a_big_message_is_put_together_once(gateway: RawGateway) -> None:
+    """And not anew with each read, which would copy its beginning a thousand times."""
+    blob = random.randbytes(MAX_MESSAGE_SIZE)
+    wire = frame(blob)
+    async with joined(gateway) as (websocket, _, recorder):
+        for count, start in enumerate(range(0, len(wire) - 1000, 1000), 1):
+            websocket.data_received(wire[start : start + 1000])
+            assert len(websocket._parts) == count
+        websocket.data_received(wire[start + 1000 :])
+        assert recorder.messages == [blob]
+
+
 async def test_byte_by_byte_over_the_wire(gateway: RawGateway) -> None:
     async with joined(gateway) as (_, peer, recorder):
         for byte in b"".join(MIXED):
@@ -966,6 +978,7 @@ async def test_a_loss_leaves_nothing_either(gateway: RawGateway) -> None:
     await recorder.until_lost()
     await websocket.wait_closed()
     assert asyncio.all_tasks() == before
+    assert websocket._timer.cancelled()
     assert websocket._http.closed
 
 
