@@ -27,6 +27,7 @@ from .forward import Listener
 from .loopback import Loopback
 from .runner import see_no_aws_but
 from .target import open_port_session
+from .up import unless
 
 FILE_SIZE = 16 * 1024 * 1024
 CHUNK = 256 * 1024
@@ -36,15 +37,7 @@ CONNECTIONS = 100
 
 async def run_demo(stop: asyncio.Event) -> bool:
     """Run it, print what is seen, and return whether all was as it should be."""
-    work = asyncio.ensure_future(_demo())
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not work.done():
-        work.cancel()
-        await asyncio.wait((work,))
-        return False
-    return work.result()
+    return await unless(stop, _demo()) or False
 
 
 async def _demo() -> bool:

@@ -46,6 +46,10 @@ class ConnectError(Error):
     """Nobody to talk to."""
 
 
+# What the agent tells of a refusal; the event of a connection's end carries it as text.
+REFUSED = "the target could not connect to the destination"
+
+
 class DestinationRefused(ConnectError):
     """The target could not connect to the destination's host and port."""
 

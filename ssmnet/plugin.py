@@ -22,7 +22,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
+from .errors import REFUSED, Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
 from .output import write
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ _ACCEPTED = "\nConnection accepted for session [{}]"
 _ACCEPTED_BASIC = "Connection accepted for session {}."
 _REFUSED = "\nConnection to destination port failed, check SSM Agent logs."
 _EXITING = "\n\nExiting session with sessionId: {}.\n"
-
-# How a forward tells of a destination that refused.
-_REFUSED_ERROR = "the target could not connect to the destination"
 
 
 class _Call(NamedTuple):
@@ -251,7 +248,7 @@ def _tell(event: Event, session: Session) -> None:
     if isinstance(event, Connected) and event.connection == 1:
         accepted = _ACCEPTED if session.multiplexed else _ACCEPTED_BASIC
         _say(accepted.format(session.session_id))
-    elif isinstance(event, Disconnected) and event.error == _REFUSED_ERROR:
+    elif isinstance(event, Disconnected) and event.error == REFUSED:
         _say(_REFUSED)
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 from . import events
 from .driver import Driver
 from .errors import (
+    REFUSED,
     AccessDenied,
     ConnectError,
     DestinationRefused,
@@ -186,7 +187,7 @@ class Session:
         if not answered.done():
             raise ConnectError(f"the target has not reached the destination within {timeout:g} s")
         if stream.refused:
-            raise DestinationRefused("the target could not connect to the destination")
+            raise DestinationRefused(REFUSED)
         return True
 
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:

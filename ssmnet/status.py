@@ -85,7 +85,7 @@ class JsonPrinter:
 
 def tell(text: str) -> None:
     """Print a line for people. That they read no more is no reason to end."""
-    write(sys.stderr, " ".join(text.split("\n")))
+    write(sys.stderr, text.replace("\n", " "))
 
 
 def warn(text: str) -> None:

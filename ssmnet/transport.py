@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .errors import DestinationRefused, LocalProtocolError
+from .errors import REFUSED, DestinationRefused, LocalProtocolError
 from .protocol.port import PortStream
 from .protocol.smux import MuxStream
 
@@ -94,8 +94,8 @@ class StreamTransport(asyncio.Transport):
             raise LocalProtocolError("the stream is not open yet")
         if self._closing or not data:
             return
-        # memoryview refuses what is no buffer; bytes alone would make five NULs of the number 5.
         self._last_message = None
+        # memoryview refuses what is no buffer; bytes alone would make five NULs of the number 5.
         stream.write(data if isinstance(data, bytes) else bytes(memoryview(data)))
         self._session.flush()
         self._pause_protocol(stream)
@@ -209,7 +209,7 @@ class StreamTransport(asyncio.Transport):
         if data:
             self._call(self._protocol.data_received, data)
         if stream.closed_by_peer and not self._closing and not self._reading_paused:
-            refused = DestinationRefused("the target could not connect to the destination")
+            refused = DestinationRefused(REFUSED)
             self._close(refused if stream.refused else None)
 
     def relieve(self) -> None:

@@ -87,7 +87,7 @@ async def _run(
     ended: Error | None = None
     drain = 0.0
     try:
-        if await _unless(stop, pool.open()) is None:
+        if await unless(stop, pool.open()) is None:
             return True
         if request.check:
             await _check(pool, destination)
@@ -99,7 +99,7 @@ async def _run(
                     listener.address, listener.port, pool.session_id, request.target, destination
                 )
             )
-            ended = await _unless(stop, pool.wait_ended())
+            ended = await unless(stop, pool.wait_ended())
         finally:
             listener.close()
             # What had no time to finish has none to arrive, either.
@@ -129,7 +129,7 @@ async def _listen(listener: Listener, forward: Forward) -> None:
         await listener.listen_unix(forward.local)
 
 
-async def _unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:
+async def unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:
     """What ``awaitable`` gives; None, with it cancelled, when ``stop`` is set before."""
     task = asyncio.ensure_future(awaitable)
     stopping = asyncio.ensure_future(stop.wait())

@@ -43,7 +43,6 @@ class Port(ABC):
     """
 
     session_type = "Port"
-    requires_handshake = True
 
     def __init__(
         self,
