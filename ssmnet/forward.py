@@ -62,8 +62,10 @@ class Peer(asyncio.Protocol):
         if self.other.transport is not None:
             self.other.transport.write(data)
         elif self.transport is not None:
-            # uvloop begins to read after connection_made, paused or not.
+            # uvloop, and asyncio up to 3.11.2, begin to read after connection_made, paused or not;
+            # and the latter heeds no second pause without a resume before.
             self._early += data
+            self.transport.resume_reading()
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
