@@ -1,4 +1,5 @@
 """What this project's tests use, and what tests of programs built on it can use.
 
-``ssmnet.testing.pytest_plugin`` holds the pytest fixtures; nothing else here needs pytest.
+``link`` is a bad network without IO, in virtual or real time; ``pytest_plugin`` holds the pytest
+fixtures, and nothing else here needs pytest.
 """

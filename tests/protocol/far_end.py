@@ -24,7 +24,8 @@ from ssmnet.protocol.message import (
     message_ids,
     parse,
 )
-from tests.protocol.simulation import CREATED, Path, acknowledged_number
+from ssmnet.testing.link import Path
+from tests.protocol.simulation import CREATED, acknowledged_number
 
 CLIENT_ID = "2e6344f8-0803-4417-820c-3d42b88d4127"
 FORWARD: Mapping[str, str] = {"portNumber": "80", "type": "LocalPortForwarding"}

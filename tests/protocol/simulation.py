@@ -1,4 +1,4 @@
-"""A network in virtual time, and one direction of a session driven over it.
+"""One direction of a session, driven over a network in virtual time.
 
 Nothing here reads a clock: ``now`` is a number that runs from one event to the next.
 """
@@ -6,11 +6,8 @@ Nothing here reads a clock: ``now`` is a number that runs from one event to the 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Container, Iterator
-from heapq import heappop, heappush
-from itertools import count, repeat
-from random import Random
+from collections.abc import Iterator
+from itertools import repeat
 
 from ssmnet.protocol.message import (
     AgentMessage,
@@ -21,137 +18,9 @@ from ssmnet.protocol.message import (
     parse,
 )
 from ssmnet.protocol.stream import StreamReceiver, StreamSender
+from ssmnet.testing.link import Path
 
 CREATED = 1_700_000_000_000
-
-# Of the n-th message sent, and the time: the extra delays of its copies. None is a loss, two are a
-# duplicate.
-Fate = Callable[[int, float], tuple[float, ...]]
-
-
-def unharmed(n: int, now: float) -> tuple[float, ...]:
-    """Every message arrives once and in order."""
-    return (0.0,)
-
-
-def losing(numbers: Container[int]) -> Fate:
-    """The messages of these numbers, counted in the order of sending, never arrive."""
-    return lambda n, now: () if n in numbers else (0.0,)
-
-
-def losing_between(start: float, end: float) -> Fate:
-    """Nothing that is sent in this time arrives."""
-    return lambda n, now: () if start <= now < end else (0.0,)
-
-
-def harmful(seed: int, *, loss: float, duplication: float, spread: float, end: float) -> Fate:
-    """Loss, duplication and reordering of these shares and this width, until ``end``."""
-    random = Random(seed)
-
-    def fate(n: int, now: float) -> tuple[float, ...]:
-        if now >= end:
-            return (0.0,)
-        if random.random() < loss:
-            return ()
-        copies = 2 if random.random() < duplication else 1
-        return tuple(random.random() * spread for _ in range(copies))
-
-    return fate
-
-
-class Path:
-    """One direction: a bottleneck of ``rate`` (bytes/s) with a queue, then a constant ``delay``.
-
-    Without a rate there is no bottleneck. ``peak`` is the most that ever was in the queue, ``lost``
-    counts what ``fate`` or a full queue dropped. Messages stay in order, as over TCP, whatever
-    extra delay ``fate`` gives them, unless the path is ``reordering``.
-    """
-
-    def __init__(
-        self,
-        delay: float,
-        *,
-        rate: float | None = None,
-        queue: float = float("inf"),
-        fate: Fate = unharmed,
-        reordering: bool = False,
-    ) -> None:
-        self.delay = delay
-        self.rate = rate
-        self.queue = queue
-        self.fate = fate
-        self.queued = 0
-        self.peak = 0
-        self.lost = 0
-        self.stopped = False
-        self._reordering = reordering
-        self._latest = 0.0
-        self._sent = count()
-        self._order = count()
-        self._queue: deque[tuple[bytes, tuple[float, ...]]] = deque()
-        self._head_leaves = 0.0
-        self._flying: list[tuple[float, int, bytes]] = []
-
-    def send(self, data: bytes, now: float) -> None:
-        """Put one message on its way."""
-        copies = self.fate(next(self._sent), now)
-        if not copies or self.queued + len(data) > self.queue:
-            self.lost += 1
-            return
-        if self.rate is None:
-            self._fly(data, now, copies)
-            return
-        if not self._queue:
-            self._head_leaves = now + len(data) / self.rate
-        self._queue.append((data, copies))
-        self.queued += len(data)
-        self.peak = max(self.peak, self.queued)
-
-    def next_event(self) -> float | None:
-        """When something leaves the queue or arrives."""
-        if self.stopped:
-            return None
-        times = [self._head_leaves] if self._queue else []
-        if self._flying:
-            times.append(self._flying[0][0])
-        return min(times, default=None)
-
-    def arrived(self, now: float) -> list[bytes]:
-        """What has arrived by ``now``."""
-        if self.stopped:
-            return []
-        while self._queue and self._head_leaves <= now:
-            data, copies = self._queue.popleft()
-            self.queued -= len(data)
-            self._fly(data, self._head_leaves, copies)
-            if self._queue and self.rate is not None:
-                self._head_leaves += len(self._queue[0][0]) / self.rate
-        here = []
-        while self._flying and self._flying[0][0] <= now:
-            here.append(heappop(self._flying)[2])
-        return here
-
-    def stop(self) -> None:
-        """Hold everything, as TCP does while it repairs a loss of its own."""
-        self.stopped = True
-
-    def go_on(self, now: float) -> None:
-        """What was held arrives at once."""
-        self.stopped = False
-        self._head_leaves = max(self._head_leaves, now)
-
-    def cut(self) -> None:
-        """What is on its way is lost."""
-        self._queue.clear()
-        self._flying.clear()
-        self.queued = 0
-
-    def _fly(self, data: bytes, now: float, copies: tuple[float, ...]) -> None:
-        for extra in copies:
-            arrival = now + self.delay + extra
-            if not self._reordering:
-                arrival = self._latest = max(self._latest, arrival)
-            heappush(self._flying, (arrival, next(self._order), data))
 
 
 class Transfer:

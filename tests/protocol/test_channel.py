@@ -21,6 +21,7 @@ from ssmnet.protocol.message import (
 from ssmnet.protocol.port import BasicPort, PortStream
 from ssmnet.protocol.smux import Multiplexer, MuxStream
 from ssmnet.protocol.version import CLIENT_VERSION
+from ssmnet.testing.link import Path, harmful, losing
 from tests.protocol import vectors
 from tests.protocol.far_end import (
     CLIENT_ID,
@@ -39,7 +40,7 @@ from tests.protocol.far_end import (
     smux_frame,
     smux_frames,
 )
-from tests.protocol.simulation import CREATED, Path, acknowledged_number, harmful, losing
+from tests.protocol.simulation import CREATED, acknowledged_number
 
 BASIC_VERSION = "3.0.196.0"
 KEEP_ALIVE_VERSION = "3.1.1511.0"

@@ -8,9 +8,10 @@ from ssmnet.protocol.events import ChannelEnded
 from ssmnet.protocol.message import AgentMessage, MessageType
 from ssmnet.protocol.port import PortStream
 from ssmnet.protocol.smux import MuxStream
+from ssmnet.testing.link import Path, harmful, losing
 from tests.protocol.far_end import FORWARD, RAW, Conversation
 from tests.protocol.loopback_far_end import LoopbackFarEnd
-from tests.protocol.simulation import CREATED, Path, harmful, losing
+from tests.protocol.simulation import CREATED
 
 KINDS = [
     pytest.param(FORWARD, "3.3.0.0", id="multiplexed"),

@@ -11,7 +11,8 @@ from ssmnet.protocol.congestion import (
     MIN_WINDOW,
     CongestionControl,
 )
-from tests.protocol.simulation import Path, Transfer
+from ssmnet.testing.link import Path
+from tests.protocol.simulation import Transfer
 
 KIB = 1024
 MAX = 4 * 1024 * KIB

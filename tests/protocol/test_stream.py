@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from ssmnet.protocol.message import AgentMessage, MessageType, PayloadType, message_ids, parse
 from ssmnet.protocol.recovery import INITIAL_TIMEOUT, MAX_TIMEOUT
 from ssmnet.protocol.stream import StreamReceiver, StreamSender
-from tests.protocol.simulation import (
-    CREATED,
-    Path,
-    Transfer,
-    harmful,
-    losing,
-    losing_between,
-)
+from ssmnet.testing.link import Path, harmful, losing, losing_between
+from tests.protocol.simulation import CREATED, Transfer
 
 RTT = 0.1
 
