@@ -51,9 +51,10 @@ def harmful(seed: int, *, loss: float, duplication: float, spread: float, end: f
 class Path:
     """One direction: a bottleneck of ``rate`` (bytes/s) with a queue, then a constant ``delay``.
 
-    Without a rate there is no bottleneck. ``peak`` is the most that ever was in the queue, ``lost``
-    counts what ``fate`` or a full queue dropped. Messages stay in order, as over TCP, whatever
-    extra delay ``fate`` gives them, unless the path is ``reordering``.
+    Without a rate there is no bottleneck. ``queued`` and ``under_way`` are the bytes in the queue
+    and those on their way in all, ``peak`` is the most that ever was in the queue, ``lost`` counts
+    what ``fate`` or a full queue dropped. Messages stay in order, as over TCP, whatever extra delay
+    ``fate`` gives them, unless the path is ``reordering``.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Path:
         self.queue = queue
         self.fate = fate
         self.queued = 0
+        self.under_way = 0
         self.peak = 0
         self.lost = 0
         self.stopped = False
@@ -81,12 +83,13 @@ class Path:
         self._head_leaves = 0.0
         self._flying: list[tuple[float, int, bytes]] = []
 
-    def send(self, data: bytes, now: float) -> None:
-        """Put one message on its way."""
-        copies = self.fate(next(self._sent), now)
-        if not copies or self.queued + len(data) > self.queue:
+    def send(self, data: bytes, now: float, *, sure: bool = False) -> None:
+        """Put one message on its way; ``sure`` ones are not left to ``fate`` or a full queue."""
+        copies = (0.0,) if sure else self.fate(next(self._sent), now)
+        if not copies or (self.queued + len(data) > self.queue and not sure):
             self.lost += 1
             return
+        self.under_way += len(data) * len(copies)
         if self.rate is None:
             self._fly(data, now, copies)
             return
@@ -118,6 +121,7 @@ class Path:
         here = []
         while self._flying and self._flying[0][0] <= now:
             here.append(heappop(self._flying)[2])
+        self.under_way -= sum(map(len, here))
         return here
 
     def stop(self) -> None:
@@ -133,7 +137,7 @@ class Path:
         """What is on its way is lost."""
         self._queue.clear()
         self._flying.clear()
-        self.queued = 0
+        self.queued = self.under_way = 0
 
     def _fly(self, data: bytes, now: float, copies: tuple[float, ...]) -> None:
         for extra in copies:
