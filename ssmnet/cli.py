@@ -233,6 +233,19 @@ def loopback(
     tls_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")
     ] = None,
+    idle_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="End a session without data for so long; AWS: 20 minutes."
+        ),
+    ] = None,
+    max_duration: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="End a session that is so old.")
+    ] = None,
+    agent_away: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="End a session that has lost its agent for so long."),
+    ] = 5.0,
     debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
     """Run a far end on this machine.
@@ -244,12 +257,29 @@ def loopback(
     ssmnet loopback --port 8080
     aws ssm start-session --target i-0123456789abcdef0 ...
 
-    Only this machine can reach it, and only with the credentials printed.
+    Only this machine can reach it, and only with the credentials printed. With these, too, things
+    go wrong on demand, to see what a tunnel makes of it:
+
+    \b
+    fault() { curl -u $AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY -d "$2" \\
+              $AWS_ENDPOINT_URL_SSM/faults/$1; }
+    fault cut_clients
+    fault close_clients '{"code": 1000, "reason": "Bye"}'
+    fault blackhole_clients '{"seconds": 60, "new": false}'
+    fault impair '{"delay": 0.1, "jitter": 0.05, "loss": 0.01, "duplicate": 0.01,
+                   "reorder": true, "direction": "to_agent", "seconds": 30, "seed": 1}'
+    fault fail_next '{"code": "ThrottlingException", "times": 5, "action": "ResumeSession"}'
+    fault expire_tokens
+    fault kill_agents
+    fault end_sessions '{"output": "maximum duration"}'
     """
     from .loopback import Loopback
 
     if not re.fullmatch(r"\d+(\.\d+){0,3}", agent_version):
         raise UsageError(f"{agent_version!r} is not a version such as 3.3.0.0")
+    for seconds in (idle_timeout, max_duration, agent_away):
+        if seconds is not None and not seconds > 0:
+            raise UsageError(f"a limit of {seconds:g} s is none")
 
     async def main(stop: asyncio.Event) -> None:
         far_end = Loopback(
@@ -260,6 +290,9 @@ def loopback(
             pace=pace,
             ideal=ideal,
             agent_version=agent_version,
+            idle_timeout=idle_timeout,
+            max_duration=max_duration,
+            agent_away_limit=agent_away,
         )
         async with contextlib.AsyncExitStack() as stack:
             try:

@@ -15,19 +15,13 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Callable, Container
-from typing import Self
+from typing import Literal, Self
 
 from .agent import Agent
 from .documents import SessionRequest, session_request
-from .gateway import (
-    AWAY_LIMIT,
-    INSTANCE_ID,
-    OPEN_TIMEOUT,
-    REGION,
-    AgentOffer,
-    AgentSettings,
-    Gateway,
-)
+from .gateway import INSTANCE_ID, OPEN_TIMEOUT, REGION, AgentOffer, AgentSettings, Gateway
+from .impairment import Impairment
+from .lifetime import AGENT_AWAY, CLIENT_AWAY, Limits
 from .port import SETUP_TIME
 from .sigv4 import Credentials
 
@@ -47,7 +41,17 @@ class Loopback:
     after the handshake. ``offer`` is told of each new session and has to bring its own agent.
 
     ``open_timeout`` bounds the wait for a WebSocket's first message, ``away_limit`` how long a
-    session lives without its client; both in seconds.
+    session lives without its client, ``agent_away_limit`` without an agent that was there. Like
+    AWS's, a session may end ``idle_timeout`` after the last stream data either way (pings and
+    acknowledgements do not count), and ``max_duration`` after its start; None is never. All are in
+    seconds.
+
+    What goes wrong between a client and AWS can be had on demand: see fail_next, expire_tokens,
+    cut_clients, close_clients, blackhole_clients, impair, kill_agents and end_sessions. They act on
+    all sessions, and raise ValueError for arguments that make no sense. Other processes call them
+    with HTTP Basic authentication by the access key id and secret, arguments as a JSON object::
+
+        POST /faults/impair  {"delay": 0.1, "loss": 0.01, "seconds": 5}
     """
 
     region = REGION
@@ -68,7 +72,10 @@ class Loopback:
         setup_time: float = SETUP_TIME,
         offer: Callable[[AgentOffer], None] | None = None,
         open_timeout: float = OPEN_TIMEOUT,
-        away_limit: float = AWAY_LIMIT,
+        away_limit: float = CLIENT_AWAY,
+        agent_away_limit: float = AGENT_AWAY,
+        idle_timeout: float | None = None,
+        max_duration: float | None = None,
     ) -> None:
         self.access_key_id = "AKIA" + secrets.token_hex(8).upper()
         self.secret_access_key = secrets.token_urlsafe(30)
@@ -83,7 +90,7 @@ class Loopback:
             agent=AgentSettings(agent_version, pace, ideal, setup_time),
             offer=offer,
             open_timeout=open_timeout,
-            away_limit=away_limit,
+            limits=Limits(away_limit, agent_away_limit, idle_timeout, max_duration),
         )
 
     async def __aenter__(self) -> Self:
@@ -150,19 +157,74 @@ class Loopback:
         """The built-in agent's core of a session, for a look at its counters. Raises KeyError."""
         return self._gateway.agents[session_id].agent
 
-    def fail_next(self, code: str, message: str = "", times: int = 1) -> None:
-        """Answer the next API calls with an AWS error such as ``"ThrottlingException"``."""
-        self._gateway.api.fail_next(code, message, times)
+    def fail_next(
+        self, code: str, message: str = "", times: int = 1, action: str | None = None
+    ) -> None:
+        """Answer the next API calls with an AWS error such as ``"ThrottlingException"``.
+
+        Only calls of ``action``, such as ``"ResumeSession"``, if one is named.
+        """
+        self._gateway.faults.fail_next(code, message, times, action)
+
+    def expire_tokens(self, also_next: int = 0) -> None:
+        """Refuse every token that clients have been given: only ResumeSession gives a good one.
+
+        The ``also_next`` tokens that are handed out next are as bad. Open WebSockets stay.
+        """
+        self._gateway.faults.expire_tokens(also_next)
 
     def cut_clients(self) -> None:
         """Reset every client's WebSocket; the sessions live on and can be resumed."""
-        self._gateway.cut_clients()
+        self._gateway.faults.cut_clients()
 
     def close_clients(self, code: int = 1000, reason: str = "Bye") -> None:
-        """Close every client's WebSocket in good order; the sessions live on."""
-        self._gateway.close_clients(code, reason)
+        """Close every client's WebSocket in good order; the sessions live on.
+
+        The code 1006 is not sent but done: it means that there was no close frame.
+        """
+        self._gateway.faults.close_clients(code, reason)
+
+    def blackhole_clients(self, seconds: float, *, new: bool = False) -> None:
+        """Let nothing pass on clients' WebSockets for so long, not even a pong: half-dead links.
+
+        Then all that was held passes. WebSockets that are made meanwhile work, unless ``new``: then
+        they get no answer until that time is over. The API works.
+        """
+        self._gateway.faults.blackhole_clients(seconds, new=new)
+
+    def impair(
+        self,
+        *,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        reorder: bool = False,
+        direction: Literal["both", "to_agent", "to_client"] = "both",
+        seconds: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Put a bad network between client and agent, in sessions that are and that will be.
+
+        Each message comes ``delay`` seconds late and up to ``jitter`` more, still in order as over
+        TCP unless ``reorder``; the share ``loss`` of 1 never comes, ``duplicate`` comes twice. What
+        the gateway says itself is not affected. A loss of the WebSocket loses what is on its way.
+        The same ``seed`` draws the same for each session's n-th message. It lasts for ``seconds``,
+        or until the next call: one without arguments heals, and what is on its way arrives.
+        """
+        self._gateway.faults.impair(
+            Impairment(delay, jitter, loss, duplicate, reorder, direction, seconds, seed)
+        )
+
+    def kill_agents(self) -> None:
+        """End every session's agent without a word, as SIGKILL does.
+
+        Its destinations see their connections end, what they had not been sent yet is lost. Clients
+        are told pause_publication; without an agent the sessions end after ``agent_away_limit``. An
+        agent of one's own is only cut off and may come back.
+        """
+        self._gateway.faults.kill_agents()
 
     def end_sessions(self, output: str = "") -> None:
         """End every session, as an administrator or a time limit does."""
-        for session in list(self._gateway.sessions.values()):
-            session.end(output)
+        self._gateway.faults.end_sessions(output)

@@ -17,6 +17,7 @@ from .relay import Session
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
 MAX_BODY = 64 * 1024
+MAX_FAILURES = 10_000
 _SERVICE = "ssm"
 _TARGET_PREFIX = "AmazonSSM."
 _SERVER_ERROR = "InternalServerError"
@@ -79,7 +80,8 @@ class Api:
         self._ended = ended
         self._open_session = open_session
         self._stream_url = stream_url
-        self._failures: list[ApiError] = []
+        self._failures: list[tuple[str | None, ApiError]] = []
+        self._stale_tokens = 0
         self._calls: dict[str, Callable[[bytes], dict[str, Any]]] = {
             "StartSession": self._start_session,
             "ResumeSession": self._resume_session,
@@ -87,9 +89,17 @@ class Api:
             "DescribeInstanceInformation": self._describe_instances,
         }
 
-    def fail_next(self, code: str, message: str = "", times: int = 1) -> None:
-        """Answer the next calls with this error, whatever they are."""
-        self._failures += [ApiError(code, message) for _ in range(times)]
+    def fail_next(self, code: str, message: str, times: int, action: str | None) -> None:
+        """Answer the next calls with this error: all, or only those of ``action``."""
+        if action is not None and action not in self._calls:
+            raise ValueError(f"there is no action {action!r}, only {', '.join(self._calls)}")
+        if not 0 <= times <= MAX_FAILURES - len(self._failures):
+            raise ValueError(f"{times} more failures are too many, or too few")
+        self._failures += [(action, ApiError(code, message)) for _ in range(times)]
+
+    def expire_next(self, tokens: int) -> None:
+        """Hand out so many tokens that are no longer good."""
+        self._stale_tokens = tokens
 
     async def handle(self, request: web.Request) -> web.Response:
         """The HTTP handler."""
@@ -109,9 +119,11 @@ class Api:
 
     def _answer(self, request: web.Request, body: bytes) -> dict[str, Any]:
         check_signature(request, body, self._credentials, self._region, _SERVICE)
-        if self._failures:
-            raise self._failures.pop(0)
         prefix, _, action = request.headers.get("X-Amz-Target", "").partition(".")
+        for number, (only, error) in enumerate(self._failures):
+            if only in (None, action):
+                del self._failures[number]
+                raise error
         call = self._calls.get(action)
         if call is None or f"{prefix}." != _TARGET_PREFIX:
             raise ApiError("UnknownOperationException", "There is no such operation here.")
@@ -157,9 +169,13 @@ class Api:
         return session_id
 
     def _access(self, session: Session) -> dict[str, Any]:
+        token = session.client_token
+        if self._stale_tokens:
+            self._stale_tokens -= 1
+            session.renew_client_token()
         return {
             "SessionId": session.id,
-            "TokenValue": session.client_token,
+            "TokenValue": token,
             "StreamUrl": self._stream_url(session.id),
         }
 

@@ -24,8 +24,10 @@ from .events import (
     WriteEof,
 )
 
-# Unread input beyond this many bytes makes the gateway stop reading the client.
-INBOX_LIMIT = 4 * 1024 * 1024
+# Unread input beyond this many bytes makes the gateway stop reading the client, and so stop
+# answering its pings: AWS's is reported to go on. A client with 4 MiB in flight, its limit here,
+# has all of that waiting when a destination does not read, headers and some resending on top.
+INBOX_LIMIT = 16 * 1024 * 1024
 # The operating system's own limit on an attempt to connect, more or less, in seconds.
 DIAL_TIMEOUT = 120.0
 # A closed connection gets this long to take what was written, in seconds.

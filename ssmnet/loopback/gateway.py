@@ -23,6 +23,10 @@ from . import sigv4
 from .api import MAX_BODY, Api, ApiError, check_signature
 from .documents import SessionRequest
 from .driver import BuiltInAgent
+from .faults import Faults
+from .faults_api import PATH as FAULTS_PATH
+from .faults_api import FaultsApi
+from .lifetime import Limits
 from .port import SETUP_TIME
 from .relay import Session
 from .websocket import CLOSE_TIMEOUT, WebSocketSide
@@ -34,7 +38,6 @@ QUERY = "role=publish_subscribe&cell-number=AAEAAcbHQXRrzjxEXCyrzHZcAxsEEzAB"
 
 # Limits; seconds, bytes, counts.
 OPEN_TIMEOUT = 10.0
-AWAY_LIMIT = 300.0
 MAX_MESSAGE = 1024 * 1024
 MAX_SESSIONS = 10_000
 _REMEMBERED = 10_000
@@ -95,7 +98,7 @@ class Gateway:
         agent: AgentSettings | None = None,
         offer: Callable[[AgentOffer], None] | None = None,
         open_timeout: float = OPEN_TIMEOUT,
-        away_limit: float = AWAY_LIMIT,
+        limits: Limits | None = None,
     ) -> None:
         self.sessions: dict[str, Session] = {}
         self.sessions_started = 0
@@ -107,8 +110,7 @@ class Gateway:
         self._agent = agent or AgentSettings()
         self._offer = offer
         self._open_timeout = open_timeout
-        self._away_limit = away_limit
-        self._away: dict[str, asyncio.TimerHandle] = {}
+        self._limits = limits or Limits()
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._sides: set[WebSocketSide] = set()
         self._runner: web.AppRunner | None = None
@@ -123,6 +125,7 @@ class Gateway:
             open_session=self._open_session,
             stream_url=self._stream_url,
         )
+        self.faults = Faults(self.sessions, self.api)
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen. ``host`` must be a loopback address."""
@@ -131,6 +134,7 @@ class Gateway:
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_post("/", self.api.handle)
         app.router.add_get(PATH + "{session_id}", self._data_channel)
+        app.router.add_post(FAULTS_PATH, FaultsApi(self.faults, self._credentials).handle)
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT
         )
@@ -142,6 +146,7 @@ class Gateway:
 
     async def close(self) -> None:
         """End every session and close every socket."""
+        self.faults.close()
         for session in list(self.sessions.values()):
             session.end("")
         for agent in self.agents.values():
@@ -149,18 +154,6 @@ class Gateway:
         await asyncio.gather(*(side.wait_closed() for side in list(self._sides)))
         if self._runner is not None:
             await self._runner.cleanup()
-
-    def cut_clients(self) -> None:
-        """Reset every client's WebSocket; the sessions live on."""
-        for session in self.sessions.values():
-            if session.client is not None:
-                session.client.abort()
-
-    def close_clients(self, code: int = 1000, reason: str = "Bye") -> None:
-        """Close every client's WebSocket in good order; the sessions live on."""
-        for session in self.sessions.values():
-            if session.client is not None:
-                session.client.close(code, reason)
 
     def _stream_url(self, session_id: str) -> str:
         return f"{self.endpoint_url.replace('http', 'ws', 1)}{PATH}{session_id}?{QUERY}"
@@ -171,10 +164,16 @@ class Gateway:
         if len(self.sessions) >= MAX_SESSIONS:
             raise ApiError("ThrottlingException", "Rate exceeded")
         session_id = f"loopback-{secrets.token_hex(9)[:17]}"
-        session = Session(session_id, target=target, request=request, over=self._session_over)
+        session = Session(
+            session_id,
+            target=target,
+            request=request,
+            limits=self._limits,
+            over=self._session_over,
+        )
         self.sessions[session_id] = session
         self.sessions_started += 1
-        self._expect_client(session)
+        self.faults.session_opened(session)
         self._forget_agents()
         if self._offer is not None:
             url, token = self._stream_url(session_id), session.agent_token
@@ -185,14 +184,6 @@ class Gateway:
         del self.sessions[session.id]
         self._ended.append(session.id)
         self.sessions_terminated += 1
-        away = self._away.pop(session.id, None)
-        if away is not None:
-            away.cancel()
-
-    def _expect_client(self, session: Session) -> None:
-        """A session whose client stays away ends."""
-        loop = asyncio.get_running_loop()
-        self._away[session.id] = loop.call_later(self._away_limit, session.end, "timed out")
 
     def _start_agent(self, session: Session) -> None:
         agent = BuiltInAgent(
@@ -223,6 +214,7 @@ class Gateway:
     # The WebSocket.
 
     async def _data_channel(self, request: web.Request) -> web.StreamResponse:
+        await self.faults.wait_reachable()
         try:
             self._check_upgrade(request)
         except ApiError as error:
@@ -234,6 +226,9 @@ class Gateway:
             timeout=CLOSE_TIMEOUT,
             max_msg_size=MAX_MESSAGE,
             compress=False,
+            # Pings and closes are the WebSocketSide's: a held link answers neither.
+            autoping=False,
+            autoclose=False,
             # 0 makes aiohttp's own sending wait whenever the transport is full.
             writer_limit=0,
         )
@@ -255,7 +250,9 @@ class Gateway:
     async def _opened(self, ws: web.WebSocketResponse, session: Session) -> str | None:
         """Read the first message: whose WebSocket is that?"""
         try:
-            message = await ws.receive(timeout=self._open_timeout)
+            async with asyncio.timeout(self._open_timeout):
+                while (message := await ws.receive()).type is WSMsgType.PING:
+                    await ws.pong(message.data)
             if message.type is not WSMsgType.TEXT:
                 return None
             opening = msgspec.json.decode(message.data, type=_OpenDataChannel)
@@ -294,14 +291,11 @@ class Gateway:
             self._sides.discard(side)
             if role == "agent":
                 session.detach_agent(side)
-            elif session.detach_client(side) and not session.ended:
-                self._expect_client(session)
+            else:
+                session.detach_client(side)
             await side.wait_closed()
 
     def _client_came(self, session: Session, side: WebSocketSide) -> None:
-        away = self._away.pop(session.id, None)
-        if away is not None:
-            away.cancel()
         session.attach_client(side)
         if self._offer is None and not session.agent_started:
             self._start_agent(session)

@@ -3,6 +3,8 @@
 A message passes from one side to the other as it came, unless its type has no business there. What
 one side does not take makes the other stop. While the client is away the agent is told so, and
 what it sends all the same is lost, as on the wire.
+
+Between the sides is a Line each way, which only does something when it is impaired.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from uuid import UUID
 
 from ..protocol.message import AgentMessage, MessageType, message_ids
 from .documents import SessionRequest
+from .impairment import Impairment, Line
+from .lifetime import Lifetime, Limits
 from .websocket import WebSocketSide
 
 _TYPE = slice(4, 36)
@@ -26,6 +30,10 @@ _FROM_CLIENT = frozenset(
 )
 _FROM_AGENT = frozenset(
     kind.encode().ljust(32) for kind in (MessageType.OUTPUT_STREAM_DATA, MessageType.ACKNOWLEDGE)
+)
+_STREAM_DATA = frozenset(
+    kind.encode().ljust(32)
+    for kind in (MessageType.INPUT_STREAM_DATA, MessageType.OUTPUT_STREAM_DATA)
 )
 _AGENT_SESSION_STATE = MessageType.AGENT_SESSION_STATE.encode().ljust(32)
 
@@ -42,6 +50,9 @@ class AgentSide(Protocol):
     def close(self) -> None:
         """The session is over."""
 
+    def abort(self) -> None:
+        """Let go of it at once."""
+
 
 class Session:
     """One session: its tokens, its sides, and what is between them.
@@ -55,6 +66,7 @@ class Session:
         *,
         target: str,
         request: SessionRequest,
+        limits: Limits,
         over: Callable[[Session], None],
     ) -> None:
         self.id = session_id
@@ -71,6 +83,9 @@ class Session:
         self._over = over
         self._agent_full = False
         self._client_full = False
+        self._lifetime = Lifetime(limits, self.end)
+        self._to_agent = Line(self._pass_to_agent, self._set_flow)
+        self._to_client = Line(self._pass_to_client, self._set_flow)
 
     def role_of(self, token: str) -> str | None:
         """Whose token that is: ``"client"``, ``"agent"``, or nobody's."""
@@ -85,39 +100,53 @@ class Session:
         self.client_token = new_token()
         return self.client_token
 
+    def impair(self, impairment: Impairment) -> None:
+        """What passes from now on does so over a bad network, or a good one again."""
+        self._to_agent.impair(impairment.path("to_agent"))
+        self._to_client.impair(impairment.path("to_client"))
+
     # The client's side.
 
     def attach_client(self, side: WebSocketSide) -> None:
         """The client is here, or here again: a new WebSocket replaces the old one."""
         if self.client is not None:
             self.client.close(1000, "replaced")
+            self._cut_lines()
         self.client = side
-        self._set_client_full(False)
-        side.block(self._agent_full)
+        self._client_full = False
+        self._set_flow()
+        self._lifetime.client_came()
         if self.agent is not None:
             self.agent.send(_control(MessageType.START_PUBLICATION))
 
-    def detach_client(self, side: WebSocketSide) -> bool:
-        """The client's WebSocket is gone; False when another had replaced it already."""
+    def detach_client(self, side: WebSocketSide) -> None:
+        """The client's WebSocket is gone, or another had replaced it already."""
         if self.client is not side:
-            return False
+            return
         self.client = None
-        self._set_client_full(False)
+        self._cut_lines()
+        self._client_full = False
+        self._set_flow()
+        if not self.ended:
+            self._lifetime.client_left()
         if self.agent is not None:
             self.agent.send(_control(MessageType.PAUSE_PUBLICATION))
-        return True
 
     def from_client(self, data: bytes) -> None:
         """A binary message of the client."""
-        if self.agent is not None and data[_TYPE] in _FROM_CLIENT:
-            self.agent.send(data)
-        else:
+        kind = data[_TYPE]
+        if self.agent is None or kind not in _FROM_CLIENT:
             self.dropped += 1
+            return
+        if kind in _STREAM_DATA:
+            self._lifetime.data_passed()
+        self._to_agent.send(data)
 
     def client_flow(self, side: WebSocketSide, full: bool) -> None:
         """What goes to the client piles up, or no longer does."""
         if side is self.client:
-            self._set_client_full(full)
+            self._client_full = full
+            self._set_flow()
 
     # The agent's side.
 
@@ -129,17 +158,21 @@ class Session:
             self.client.send(_control(MessageType.START_PUBLICATION))
         self.agent_started = True
         self.agent = side
-        self.agent_flow(side, False)
-        side.block(self._client_full)
+        self._agent_full = False
+        self._set_flow()
+        self._lifetime.agent_came()
         if self.client is None:
             side.send(_control(MessageType.PAUSE_PUBLICATION))
 
     def detach_agent(self, side: AgentSide) -> None:
-        """The agent's WebSocket is gone."""
+        """The agent is gone."""
         if self.agent is not side:
             return
         self.agent = None
-        self.agent_flow(side, False)
+        self._agent_full = False
+        self._set_flow()
+        if not self.ended:
+            self._lifetime.agent_left()
         if self.client is not None:
             self.client.send(_control(MessageType.PAUSE_PUBLICATION))
 
@@ -148,16 +181,46 @@ class Session:
         for data in messages:
             kind = data[_TYPE]
             if self.client is not None and kind in _FROM_AGENT:
-                self.client.send(data)
+                if kind in _STREAM_DATA:
+                    self._lifetime.data_passed()
+                self._to_client.send(data)
             elif kind != _AGENT_SESSION_STATE:
                 self.dropped += 1
 
     def agent_flow(self, side: AgentSide, full: bool) -> None:
         """What goes to the agent piles up, or no longer does."""
-        if side is self.agent or self.agent is None:
+        if side is self.agent:
             self._agent_full = full
-            if self.client is not None:
-                self.client.block(full)
+            self._set_flow()
+
+    def kill_agent(self) -> None:
+        """The agent is gone without a word, and so are its destinations' connections."""
+        agent = self.agent
+        if agent is not None:
+            agent.abort()
+            self.detach_agent(agent)
+
+    # Between the sides.
+
+    def _pass_to_agent(self, data: bytes) -> None:
+        if self.agent is not None:
+            self.agent.send(data)
+
+    def _pass_to_client(self, data: bytes) -> None:
+        if self.client is not None:
+            self.client.send(data)
+
+    def _cut_lines(self) -> None:
+        """What is on its way is lost with the client's WebSocket."""
+        self._to_agent.cut()
+        self._to_client.cut()
+
+    def _set_flow(self) -> None:
+        """Each side may go on while the other takes what it sends."""
+        if self.client is not None:
+            self.client.block(self._agent_full or self._to_agent.full)
+        if self.agent is not None:
+            self.agent.block(self._client_full or self._to_client.full)
 
     # The end.
 
@@ -166,6 +229,9 @@ class Session:
         if self.ended:
             return
         self.ended = True
+        self._lifetime.close()
+        self._to_agent.flush()
+        self._to_client.flush()
         closing = channel_closed(self.id, self.target, output)
         if self.client is not None:
             self.client.send(closing)
@@ -174,11 +240,6 @@ class Session:
             self.agent.send(closing)
             self.agent.close()
         self._over(self)
-
-    def _set_client_full(self, full: bool) -> None:
-        self._client_full = full
-        if self.agent is not None:
-            self.agent.block(full)
 
 
 def new_token() -> str:

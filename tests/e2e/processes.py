@@ -5,10 +5,13 @@ import os
 import re
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import aiohttp
 
 TIMEOUT = 40.0  # s for what takes a second or two: the machine may be busy
 SSMNET = Path(sys.executable).with_name("ssmnet")
@@ -140,6 +143,15 @@ class FarEnd:
         self.exports = dict(line.split("=", 1) for line in exports)
         # What a test leaves behind on purpose.
         self.left_open = 0
+
+    async def fault(self, name: str, **arguments: object) -> None:
+        """Make something go wrong there; the names are those of Loopback's methods."""
+        pair = f"{self.exports['AWS_ACCESS_KEY_ID']}:{self.exports['AWS_SECRET_ACCESS_KEY']}"
+        headers = {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+        url = f"{self.exports['AWS_ENDPOINT_URL_SSM']}/faults/{name}"
+        async with aiohttp.ClientSession() as http:
+            async with http.post(url, json=arguments, headers=headers) as response:
+                assert response.status == 204, await response.text()
 
     async def end(self) -> int:
         """End it; how many sessions were open that nobody had terminated."""
