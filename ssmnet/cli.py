@@ -165,6 +165,28 @@ def forward(
         int | None,
         typer.Option(metavar="N", min=0, help="Start at most so many sessions after the first."),
     ] = None,
+    max_session_age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Give new connections another session after so long, such as 8h.",
+        ),
+    ] = None,
+    resume_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Give up resuming a session after so long, and start another. Never by default.",
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Send something whenever nothing was for so long, such as 10m: the session's idle "
+            "timeout is not reached then.",
+        ),
+    ] = None,
     output: Annotated[
         Output, typer.Option(help="Status on stderr, or JSON objects on stdout, one a line.")
     ] = Output.TEXT,
@@ -181,6 +203,7 @@ def forward(
     Ends with Ctrl-C: open connections may finish for a moment, then the session is terminated.
     Exit status: 0 after Ctrl-C or SIGTERM, 1 after an error, 2 for a usage error.
     """
+    from .duration import parse_duration
     from .forwards import check_distinct, make_forward, parse_forward
     from .targets import pick_target
     from .up import Request, run_forwards
@@ -195,13 +218,26 @@ def forward(
         if one.is_exposed:
             warn(f"listening on {', '.join(one.bind)}: all that can reach it can use the forward")
     parameters = _parameters(parameter, document)
+    age, patience, alive = (
+        None if text is None else parse_duration(text)
+        for text in (max_session_age, resume_timeout, keep_alive)
+    )
 
     chosen = target or pick_target(profile, region, endpoint_url)
 
     async def main(stop: asyncio.Event) -> bool:
         async with _client(chosen, profile, region, endpoint_url) as (client, reached):
-            restarts = 0 if no_restart else max_restarts
-            request = Request(reached, reason, document, parameters, check, restarts)
+            request = Request(
+                reached,
+                reason,
+                document,
+                parameters,
+                check,
+                max_restarts=0 if no_restart else max_restarts,
+                max_session_age=age,
+                resume_timeout=patience,
+                keep_alive=alive,
+            )
             return await run_forwards(client, request, wanted, printer(output, stop), stop)
 
     raise typer.Exit(0 if _run(main) else 1)

@@ -8,25 +8,70 @@ decides.
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
+from random import Random, SystemRandom
 from typing import Any, Protocol
+from uuid import UUID
 
-from .errors import ConnectError, Error
+from .errors import ConnectError, Error, StreamStalled
 from .protocol.channel import DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
+from .protocol.reconnect import Liveness, Verdict
 from .protocol.smux import Multiplexer, MuxStream
 from .transport import StreamTransport
-from .websocket import WebSocket
+
+logger = logging.getLogger("ssmnet.driver")
 
 # Acknowledgements that the gateway does not read pile up here; then we stop reading, too.
 WRITE_LIMIT = 4 * 1024 * 1024
 # How long a new stream waits for a WebSocket, when the last one is lost.
 AWAY_TIMEOUT = 30.0
+# How long a stream whose reader takes nothing may keep all others of its session waiting.
+STALL_TIMEOUT = 300.0
+# A reader that is slow stops the session again and again: a stop counts for so long after it.
+RECENT = 2.0
+
+
+class WebSocket(Protocol):
+    """What a driver needs of a WebSocket; see websocket.WebSocket."""
+
+    heard: bool
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether it is not read."""
+
+    @property
+    def write_buffer_size(self) -> int:
+        """How many bytes wait to be written."""
+
+    def write(self, messages: list[bytes]) -> None:
+        """Send binary messages in one write."""
+
+    def write_text(self, text: str) -> None:
+        """Send one text message."""
+
+    def ping(self) -> None:
+        """Ask the far end for a sign of life."""
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+
+    def close(self) -> None:
+        """Close after what was written."""
+
+    def abort(self) -> None:
+        """Drop the connection."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone."""
 
 
 class Owner(Protocol):
@@ -41,25 +86,55 @@ class Owner(Protocol):
     def websocket_lost(self, reason: str) -> None:
         """There is no WebSocket any more."""
 
+    def streams_gone(self) -> None:
+        """The last stream is closed."""
+
 
 class Driver:
-    """Drives the data channel of the session ``session_id`` until ``close``."""
+    """Drives the data channel of the session ``session_id`` until ``close``.
 
-    def __init__(self, session_id: str, owner: Owner) -> None:
+    ``clock`` and ``wall_clock`` give seconds; only the second runs on while the machine sleeps.
+    ``keep_alive`` (seconds) makes the session look used to whoever would end an idle one.
+    ``stall_timeout`` (seconds) bounds how long a stream that nobody reads may hold up the others.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        owner: Owner,
+        *,
+        keep_alive: float | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        random: Random | None = None,
+    ) -> None:
         self.session_id = session_id
+        self._random = random or SystemRandom()
         self.channel = DataChannel(
-            client_id=str(uuid.uuid4()),
-            seed=os.urandom(16),
-            wall_clock=lambda: time.time_ns() // 1_000_000,
+            client_id=self._uuid(),
+            seed=self._random.randbytes(16),
+            wall_clock=lambda: int(wall_clock() * 1000),
+            keep_alive=keep_alive,
         )
         self.websocket: WebSocket | None = None
         self.heard = False  # on the present WebSocket
         self.drained = asyncio.Event()
         self._owner = owner
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
+        self._liveness = Liveness(0.0, 0.0)
+        self._connected_at = 0.0
         self._closed = False
         self._busy = False
-        self._holding: set[object] = set()
+        # Who can take no more, and when the one that takes nothing at all is given up.
+        self._holding: dict[object, asyncio.TimerHandle | None] = {}
+        self._held_since = 0.0
+        self._last_hold = 0.0
+        self._read_since = 0.0
+        self._when_roomy: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._transports: dict[MuxStream | PortStream, StreamTransport] = {}
@@ -68,14 +143,44 @@ class Driver:
 
     def use(self, websocket: WebSocket, token: str) -> None:
         """Go on over ``websocket``, a new one, with the token that opens the data channel."""
+        now = self._clock()
         self.websocket = websocket
         self.heard = False
+        self._connected_at = now
+        self._liveness = Liveness(now, self._wall_clock())
         self.channel.writable = True
-        first = self.channel.open(token, str(uuid.uuid4()), time.monotonic())
-        websocket.write_text(first)
+        websocket.write_text(self.channel.open(token, self._uuid(), now))
         if self._holding:
             websocket.pause_reading()
         self.flush()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a stream that is opened now can send something at once."""
+        return self.websocket is not None and self.channel.has_room
+
+    def call_when_roomy(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once, as soon as there is room; instead of another before."""
+        self._when_roomy = callback
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open, or wait to be."""
+        return len(self._transports) + len(self._waiting)
+
+    @property
+    def stalled_for(self) -> float:
+        """For how many seconds nothing has got through, though the WebSocket is there.
+
+        The far end acknowledges nothing; or we do not read, because a stream's reader is slow.
+        """
+        if self.websocket is None:
+            return 0.0
+        now = self._clock()
+        if self._holding:
+            return max(self._last_hold, now - self._held_since)
+        recently = self._last_hold if now < self._read_since + RECENT else 0.0
+        return max(recently, min(self.channel.stalled_for(now), now - self._connected_at))
 
     def create_stream(self, protocol: asyncio.Protocol) -> StreamTransport:
         """A stream, whose protocol hears of it once it is open."""
@@ -104,6 +209,10 @@ class Driver:
             return
         self._busy = True
         try:
+            if self._when_roomy is not None and self.has_room:
+                # Before the others take the room again.
+                callback, self._when_roomy = self._when_roomy, None
+                callback()
             # A stream that opens may be given at once what came before, and write in turn.
             while self._open_waiting() | self._deliver() | self._send():
                 pass
@@ -114,9 +223,13 @@ class Driver:
     def close(self, error: Error) -> None:
         """Close the WebSocket and every stream, whose protocols are told ``error``."""
         self._closed = True
+        self._when_roomy = None
         self.drained.set()
         if self._timer is not None:
             self._timer.cancel()
+        for stall_timer in self._holding.values():
+            if stall_timer is not None:
+                stall_timer.cancel()
         if self.websocket is not None:
             self.websocket.close()
             self.websocket = None
@@ -142,21 +255,18 @@ class Driver:
         """As the event loop's."""
         self._loop.call_soon(callback, *args)
 
-    def hold_reading(self, holder: object) -> None:
+    def hold_reading(self, holder: StreamTransport) -> None:
         """Stop reading until ``holder`` allows it again: it can take no more."""
-        self._holding.add(holder)
-        if self.websocket is not None:
-            self.websocket.pause_reading()
-
-    def allow_reading(self, holder: object) -> None:
-        """``holder`` can take more."""
         if holder not in self._holding:
-            return
-        self._holding.discard(holder)
-        if not self._holding and self.websocket is not None:
-            self.channel.reading_resumed(time.monotonic())
-            self.websocket.resume_reading()
-            self._arm_timer()
+            timer = self._loop.call_later(self._stall_timeout, self._give_up_reader, holder)
+            self._hold(holder, timer)
+
+    def allow_reading(self, holder: StreamTransport) -> None:
+        """``holder`` can take more."""
+        if holder in self._holding:
+            if (timer := self._holding[holder]) is not None:
+                timer.cancel()
+            self._release(holder)
 
     def stream_closed(
         self, transport: StreamTransport, stream: MuxStream | PortStream | None
@@ -167,6 +277,8 @@ class Driver:
         else:
             self._transports.pop(stream, None)
         self.flush()
+        if not self.streams and not self._closed:
+            self._owner.streams_gone()
 
     # The WebSocket calls these.
 
@@ -180,7 +292,7 @@ class Driver:
     def burst_ended(self) -> None:
         """All messages of one read have come."""
         self.heard = True
-        self.channel.burst_ended(time.monotonic())
+        self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
         self.flush()
         for event in self.channel.events():
@@ -189,7 +301,7 @@ class Driver:
             self.drained.set()
         websocket = self.websocket
         if websocket is not None and websocket.write_buffer_size > WRITE_LIMIT:
-            self.hold_reading(websocket)
+            self._hold(websocket)
 
     def pause_writing(self) -> None:
         """The WebSocket's buffer is full."""
@@ -198,14 +310,42 @@ class Driver:
     def resume_writing(self) -> None:
         """The WebSocket's buffer has room again."""
         self.channel.writable = True
-        self.allow_reading(self.websocket)
+        self._release(self.websocket)
         self.flush()
 
     def connection_lost(self, reason: str) -> None:
         """The WebSocket is gone; the session may not be."""
-        self._holding.discard(self.websocket)
+        self._holding.pop(self.websocket, None)
         self.websocket = None
         self._owner.websocket_lost(reason)
+
+    def _hold(self, holder: object, timer: asyncio.TimerHandle | None = None) -> None:
+        if not self._holding:
+            self._held_since = self._clock()
+        self._holding[holder] = timer
+        if self.websocket is not None:
+            self.websocket.pause_reading()
+
+    def _release(self, holder: object) -> None:
+        if holder not in self._holding:
+            return
+        del self._holding[holder]
+        if self._holding:
+            return
+        now = self._clock()
+        self._last_hold = now - self._held_since
+        self._read_since = now
+        if self.websocket is not None:
+            self._liveness.postpone(now, self._wall_clock())
+            self.channel.reading_resumed(now)
+            self.websocket.resume_reading()
+            self._arm_timer()
+
+    def _give_up_reader(self, holder: StreamTransport) -> None:
+        logger.info("session %s: a stream is reset: nobody reads it", self.session_id)
+        holder.fail(
+            StreamStalled(f"it was not read for {self._stall_timeout:g} s and held up its session")
+        )
 
     def _give_up_waiting(self, transport: StreamTransport) -> None:
         if self.websocket is None and transport in self._waiting:
@@ -236,7 +376,7 @@ class Driver:
 
     def _send(self) -> bool:
         """Send, and let streams with room in their queues write again; whether any did."""
-        now = time.monotonic()
+        now = self._clock()
         while self.websocket is not None and (messages := self.channel.data_to_send(now)):
             self.websocket.write(messages)
         relieved = self.channel.port.relieved() if self.channel.port is not None else ()
@@ -247,7 +387,7 @@ class Driver:
 
     def _arm_timer(self) -> None:
         """Keep one timer. It may fire early and is set again then: deadlines mostly move on."""
-        due = self.channel.get_timer()
+        due = self._next_due()
         if due is None or self._closed:
             return
         if self._timer is not None:
@@ -256,19 +396,40 @@ class Driver:
             self._timer.cancel()
         self._timer_at = due
         # Not call_at: uvloop's own clock counts milliseconds, too coarse for a round trip.
-        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._on_timer)
+        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._on_timer)
+
+    def _next_due(self) -> float | None:
+        due = self.channel.get_timer()
+        if self.websocket is None or self._holding:
+            # What we wait for may come with the next WebSocket, or has come and was not read. Both
+            # set the timer. Only the handshake has a deadline that does not stand still.
+            return None if self.channel.ready else due
+        return self._liveness.due if due is None else min(due, self._liveness.due)
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self.channel.ready and (self.websocket is None or self.websocket.reading_paused):
-            # What we wait for may have come and not been read; reading again, or a new
-            # WebSocket, sets the timer.
-            return
-        now = time.monotonic()
-        try:
-            if (due := self.channel.get_timer()) is not None and due <= now:
-                self.channel.handle_timer(now)
-        except Error as error:
-            self._owner.channel_failed(error)
+        now = self._clock()
+        if (due := self._next_due()) is not None and due <= now:
+            try:
+                if (due := self.channel.get_timer()) is not None and due <= now:
+                    self.channel.handle_timer(now)
+            except Error as error:
+                self._owner.channel_failed(error)
+            self._check_liveness(now)
         self.flush()
         self._arm_timer()
+
+    def _check_liveness(self, now: float) -> None:
+        websocket = self.websocket
+        if websocket is None or self._holding or now < self._liveness.due:
+            return
+        heard, websocket.heard = websocket.heard, False
+        match self._liveness.check(heard, now, self._wall_clock()):
+            case Verdict.ASK:
+                websocket.ping()
+            case Verdict.LOST:
+                websocket.abort()
+                self.connection_lost("the gateway has gone silent")
+
+    def _uuid(self) -> str:
+        return str(UUID(bytes=self._random.randbytes(16), version=4))

@@ -14,6 +14,7 @@
      |    +-- CredentialsError        no credentials, or they have expired
      |    +-- ServiceError            AWS answered otherwise, or not at all
      +-- SessionClosed                a session that was up has ended
+     +-- StreamStalled                a stream was reset: nobody read it, and it held up the others
      +-- ListenError                  a local port or socket can't be had
      +-- UsageError                   what the user gave makes no sense
 
@@ -82,6 +83,10 @@ class SessionClosed(Error):
         self.reason = reason
         self.output = output
         self.resumable = resumable
+
+
+class StreamStalled(Error):
+    """A stream was not read for so long, and held up its session, that it was reset."""
 
 
 class ListenError(Error):

@@ -48,13 +48,15 @@ class Resumed(msgspec.Struct, frozen=True, tag="resumed", tag_field="event"):
 
 
 class Restarting(msgspec.Struct, frozen=True, tag="restarting", tag_field="event"):
-    """The session is over and its connections are reset; another is being started.
+    """Another session is being started.
 
-    Told again when it is another ``cause`` that keeps it from starting.
+    ``over`` says that the last one has ended and its connections are reset. Otherwise it keeps
+    them, and gets no more. Told again when it is another ``cause`` that keeps it from starting.
     """
 
     session_id: str
     cause: str
+    over: bool
 
 
 class Restarted(msgspec.Struct, frozen=True, tag="restarted", tag_field="event"):

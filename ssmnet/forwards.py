@@ -34,6 +34,11 @@ class Forward(msgspec.Struct, frozen=True):
         return host if self.remote is None else f"{host}:{self.remote}"
 
     @property
+    def names_host(self) -> bool:
+        """Whether the target looks up a name to find the destination."""
+        return self.host is not None and not _is_address(self.host)
+
+    @property
     def is_exposed(self) -> bool:
         """Whether other hosts can use it."""
         return isinstance(self.local, int) and not all(map(_is_loopback, self.bind))
@@ -116,3 +121,11 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,21 +1,26 @@
-"""SessionPool: sessions behind a listener, a new one whenever the last is over.
+"""SessionPool: sessions behind a listener, another one whenever the present one is not enough.
 
 A session ends for good at its idle time-out or its maximum duration, when its agent restarts or its
 instance reboots. The listener stays: connections of the old session are reset, never ended as if
 they were complete, and new ones wait for the next session.
+
+A session that lives may be no good for new connections either: nothing gets through it, because one
+destination does not read; what it resolved once is not where the destination is now; it is older
+than somebody wants it to be. It keeps the connections it has, and is closed after the last of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from random import Random, SystemRandom
+from typing import Any
 
 from .errors import ConnectError, Error, LocalProtocolError, SessionClosed, UsageError
 from .events import Event, Restarted, Restarting
-from .protocol.reconnect import BackOff
+from .protocol.reconnect import MAX_REFUSALS, STALL_TIME, Restarts, Unfit
 from .session import DRAIN_TIMEOUT, Session
 from .transport import StreamTransport
 
@@ -23,9 +28,10 @@ logger = logging.getLogger("ssmnet.pool")
 
 # How long a connection waits for a session before it is reset.
 WAIT_TIMEOUT = 30.0
-# A session that the far end gives up with a reason so soon would be followed by others like it: a
-# host that is forbidden, or has no address.
-SHORT_LIFE = 5.0
+# How long the last bytes of a session that is not needed any more may take to arrive.
+RETIRED_DRAIN_TIMEOUT = 30.0
+# Each destination that does not read takes a session out of use; somewhere that ends.
+MAX_SESSIONS = 8
 
 
 class Waiting:
@@ -64,10 +70,11 @@ class Waiting:
 
 
 class SessionPool:
-    """Sessions to one destination, one at a time.
+    """Sessions to one destination.
 
     ``start`` opens a session, ready for use. ``max_restarts`` bounds how many may follow the first;
-    None for no bound.
+    None for no bound. After ``max_age`` seconds a session gets no more connections, nor after
+    ``max_refusals`` in a row: useful where the target looks up a name once per session.
     """
 
     def __init__(
@@ -76,115 +83,225 @@ class SessionPool:
         on_event: Callable[[Event], None],
         *,
         max_restarts: int | None = None,
+        max_age: float | None = None,
+        max_refusals: int | None = MAX_REFUSALS,
+        clock: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
     ) -> None:
         self._start = start
         self._on_event = on_event
-        self._restarts_left = float("inf") if max_restarts is None else max_restarts
-        self._session: Session | None = None
-        self._session_id = ""
+        self._max_age = max_age
+        self._max_refusals = max_refusals
+        self._clock = clock
+        self._restarts = Restarts((random or SystemRandom()).random, limit=max_restarts)
+        self._loop = asyncio.get_running_loop()
+        self._sessions: list[Session] = []  # the newest last
+        self._last_id = ""
         self._waiting: dict[Waiting, None] = {}
-        self._keeper: asyncio.Task[Error] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[Error] = self._loop.create_future()
 
     async def open(self) -> str:
         """Start the first session and return its id. Raises what that raises."""
-        self._session = await self._start()
-        self._session_id = self._session.session_id
-        self._keeper = asyncio.get_running_loop().create_task(self._keep(self._session))
-        return self._session_id
+        self._add(await self._start())
+        return self.session_id
 
     @property
     def session_id(self) -> str:
-        """AWS's name for the present or the last session."""
-        return self._session_id
+        """AWS's name for the newest session, or the last."""
+        return self._sessions[-1].session_id if self._sessions else self._last_id
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
 
     async def probe(self) -> bool:
-        """As Session.probe, of the present session."""
-        if self._session is None:
+        """As Session.probe, of the newest session."""
+        if not self._sessions:
             raise LocalProtocolError("there is no session to probe")
-        return await self._session.probe()
+        return await self._sessions[-1].probe()
 
     async def wait_ended(self) -> Error:
         """Wait until there will be no further session, and return why."""
-        if self._keeper is None:
-            raise LocalProtocolError("the pool is not open")
-        return await asyncio.shield(self._keeper)
+        return await asyncio.shield(self._ended)
 
     def dial(self, protocol: asyncio.Protocol) -> StreamTransport | Waiting:
-        """A stream to the destination, at once or when there is a session again.
+        """A stream to the destination, at once or when there is a session with room for it.
 
         Its protocol's ``connection_made`` is called once it is open, ``connection_lost`` if it
         never is. Raises the end of the last session when there will be no other.
         """
-        if self._session is not None and self._session.ended is None:
-            return self._session.create_stream(protocol)
-        if self._keeper is not None and self._keeper.done():
-            raise self._keeper.result()
+        if self._ended.done():
+            raise self._ended.result()
+        session = self._choose()
+        if session is not None and session.has_room and not self._waiting:
+            return session.create_stream(protocol)
         waiting = Waiting(protocol, self._forget)
         self._waiting[waiting] = None
+        self._await_room()
         return waiting
 
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
-        """End everything; the session is terminated. For ``drain`` see Session.close."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait((self._keeper,))
-        if self._session is not None:
-            await self._session.close(drain=drain)
+        """End everything; the sessions are terminated. For ``drain`` see Session.close."""
+        self._end(SessionClosed("closed"))
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait((self._starting,))
+        for session in self._sessions:
+            self._spawn(session.close(drain=drain))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # Which session a new connection gets.
+
+    def _choose(self) -> Session | None:
+        """The session for the next connection; None when it has to wait for another to start."""
+        if not self._sessions or (session := self._fittest()) is not None:
+            return session if self._sessions else None
+        newest = self._sessions[-1]
+        unfit = self._unfitness(newest)
+        if unfit is None or (self._starting is None and not self._replace(unfit)):
+            return newest
+        return newest if unfit is Unfit.OLD else None
+
+    def _fittest(self) -> Session | None:
+        """The newest session that nothing speaks against."""
+        fit = (session for session in reversed(self._sessions) if not self._unfitness(session))
+        return next(fit, None)
+
+    def _unfitness(self, session: Session) -> Unfit | None:
+        if session.stalled:
+            return Unfit.STALLED
+        if self._max_refusals is not None and session.refusals >= self._max_refusals:
+            return Unfit.REFUSED
+        if self._max_age is not None and self._clock() - session.opened_at >= self._max_age:
+            return Unfit.OLD
+        return None
+
+    def _replace(self, unfit: Unfit) -> bool:
+        """Start a session beside those that live; whether that is allowed."""
+        now, refused = self._clock(), unfit is Unfit.REFUSED
+        if len(self._sessions) >= MAX_SESSIONS or not self._restarts.may_replace(
+            now, refused=refused
+        ):
+            return False
+        self._restarts.replaced(now, refused=refused)
+        self._start_another(unfit.value, over=False)
+        return True
+
+    def _place_waiting(self) -> None:
+        """Give those who wait a session with room, if there is one."""
+        while self._waiting:
+            session = self._choose()
+            if session is None or not session.has_room:
+                self._await_room()
+                return
+            waiting = next(iter(self._waiting))
+            del self._waiting[waiting]
+            waiting.use(session)
+
+    def _await_room(self) -> None:
+        """Look again when there is room, or when it shows that there will be none for long."""
+        if self._sessions:
+            self._sessions[-1].call_when_roomy(self._place_waiting)
+            if self._timer is None:
+                self._timer = self._loop.call_later(STALL_TIME, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._place_waiting()
 
     def _forget(self, waiting: Waiting) -> None:
         self._waiting.pop(waiting, None)
 
-    async def _keep(self, session: Session) -> Error:
-        """See to it that there is a session; why there is none, in the end."""
-        back_off = BackOff(random.random)
-        while True:
-            started = time.monotonic()
-            error = await session.wait_ended()
-            lived = time.monotonic() - started
-            await session.close()
-            if self._restarts_left <= 0 or (_has_reason(error) and lived < SHORT_LIFE):
-                break
-            self._restarts_left -= 1
-            if lived >= SHORT_LIFE:
-                back_off = BackOff(random.random)
-            else:
-                await asyncio.sleep(back_off.next_delay())
-            try:
-                session = await self._restart(error, back_off)
-            except UsageError as refused:
-                error = refused
-                break
-        for waiting in self._take_waiting():
-            waiting.fail(error)
-        return error
+    # How sessions come and go.
 
-    async def _restart(self, cause: Error, back_off: BackOff) -> Session:
+    def _add(self, session: Session) -> None:
+        session.on_unused = self._unused
+        self._sessions.append(session)
+        self._spawn(self._watch(session))
+        for other in self._sessions:
+            self._unused(other)
+        self._place_waiting()
+
+    def _unused(self, session: Session) -> None:
+        """A session without connections is closed, unless the next one may come to it."""
+        needed = session is self._sessions[-1] or session is self._fittest()
+        if not needed and not session.streams and session.ended is None:
+            self._spawn(session.close(drain=RETIRED_DRAIN_TIMEOUT))
+
+    async def _watch(self, session: Session) -> None:
+        """Wait for the end of a session, and see whether another is to follow."""
+        began = self._clock()
+        error = await self._end_of(session)
+        self._last_id = session.session_id
+        self._sessions.remove(session)
+        if not self._sessions and self._starting is None and not self._ended.done():
+            named = isinstance(error, SessionClosed) and bool(error.output)
+            delay = self._restarts.after(self._clock() - began, for_a_reason=named)
+            if delay is None:
+                self._end(error)
+            else:
+                self._start_another(str(error), over=True, delay=delay)
+        self._place_waiting()
+        await session.close()
+
+    async def _end_of(self, session: Session) -> Error:
+        """Why the session is over. One that grows old meanwhile gets a successor in time."""
+        ended = self._loop.create_task(session.wait_ended())
+        if self._max_age is not None:
+            while (left := session.opened_at + self._max_age - self._clock()) > 0:
+                await asyncio.wait((ended,), timeout=left)
+                if ended.done():
+                    break
+            else:
+                self._choose()
+        return await ended
+
+    def _start_another(self, cause: str, *, over: bool, delay: float = 0.0) -> None:
+        self._starting = self._loop.create_task(self._keep_starting(cause, over, delay))
+
+    async def _keep_starting(self, cause: str, over: bool, delay: float) -> None:
         """Try until there is a session. What keeps it from starting may pass: a reboot, a login."""
-        started = time.monotonic()
+        began = self._clock()
         told = ""
         while True:
-            if str(cause) != told:
-                told = str(cause)
-                self._on_event(Restarting(self._session_id, told))
+            if cause != told:
+                told = cause
+                self._on_event(Restarting(self.session_id, told, over))
+            await asyncio.sleep(delay)
             try:
-                self._session = session = await self._start()
-            except UsageError:
-                raise
+                session = await self._start()
+            except UsageError as error:
+                self._starting = None
+                if not self._sessions:
+                    self._end(error)
+                return
             except Error as error:
-                cause = error
-                await asyncio.sleep(back_off.next_delay())
-                continue
-            self._session_id = session.session_id
-            self._on_event(Restarted(session.session_id, time.monotonic() - started))
-            for waiting in self._take_waiting():
-                waiting.use(session)
-            return session
+                cause = str(error)
+                delay = self._restarts.failed()
+            else:
+                break
+        self._starting = None
+        self._restarts.started()
+        self._on_event(Restarted(session.session_id, self._clock() - began))
+        self._add(session)
 
-    def _take_waiting(self) -> tuple[Waiting, ...]:
-        waiting = tuple(self._waiting)
-        self._waiting.clear()
-        return waiting
+    def _end(self, error: Error) -> None:
+        """There will be no further session."""
+        if self._ended.done():
+            return
+        self._ended.set_result(error)
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting:
+            one.fail(error)
 
-
-def _has_reason(error: Error) -> bool:
-    return isinstance(error, SessionClosed) and bool(error.output)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

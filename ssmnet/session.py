@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import Callable
+from random import Random, SystemRandom
 from typing import Protocol
 
 from . import events
-from .driver import Driver
+from .driver import STALL_TIMEOUT, Driver, WebSocket
 from .errors import (
     REFUSED,
     AccessDenied,
@@ -28,10 +28,10 @@ from .errors import (
     SessionClosed,
 )
 from .protocol.events import Event, SessionReady
-from .protocol.reconnect import BackOff
+from .protocol.reconnect import BackOff, Resumption, is_stalled
 from .stream_url import is_presigned
 from .transport import StreamTransport
-from .websocket import Handler, WebSocket
+from .websocket import Handler
 
 logger = logging.getLogger("ssmnet.session")
 
@@ -80,8 +80,13 @@ class Access(Protocol):
 class Session:
     """One SSM session that AWS has granted. ``open`` it, make streams, ``close`` it.
 
-    ``resume_timeout`` (seconds) bounds how long one interruption may last; None for no bound.
-    ``on_event`` is told of interruptions.
+    ``resume_timeout`` bounds how long one interruption may last; None for no bound. ``on_event`` is
+    told of interruptions. ``keep_alive`` has something sent whenever nothing was for so long, so
+    that AWS does not end a session that is idle. ``stall_timeout`` bounds how long a stream that
+    nobody reads may hold up the others. All in seconds.
+
+    ``clock``, ``wall_clock`` and ``random`` are all that it knows of time and chance. ``on_unused``
+    may be set, and is called whenever the last stream is closed.
     """
 
     def __init__(
@@ -91,18 +96,34 @@ class Session:
         *,
         resume_timeout: float | None = None,
         on_event: Callable[[events.Event], None] = lambda _: None,
+        keep_alive: float | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        random: Random | None = None,
     ) -> None:
+        random = random or SystemRandom()
         self._access = access
         self._grant = grant
         self._stream_url = grant.stream_url
-        self._resume_timeout = resume_timeout
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
-        self._driver = Driver(grant.session_id, self)
+        self._clock = clock
+        self._driver = Driver(
+            grant.session_id,
+            self,
+            keep_alive=keep_alive,
+            stall_timeout=stall_timeout,
+            clock=clock,
+            wall_clock=wall_clock,
+            random=random,
+        )
         self._back_off = BackOff(random.random)
+        self._resumption = Resumption(random.random, timeout=resume_timeout)
         self._resuming: asyncio.Task[None] | None = None
         self._last_websocket: WebSocket | None = None
-        self._interruption = ""
+        self.on_unused: Callable[[Session], None] = lambda _: None
+        self.opened_at = clock()
         self._over = False  # at the far end, too
         self._ready: asyncio.Future[SessionReady] = self._loop.create_future()
         self._ended: asyncio.Future[Error] = self._loop.create_future()
@@ -151,6 +172,31 @@ class Session:
     def retransmissions(self) -> int:
         """How many messages went out again."""
         return self._driver.channel.retransmissions
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open, or wait to be."""
+        return self._driver.streams
+
+    @property
+    def refusals(self) -> int:
+        """How many connections the destination has refused since it last said anything."""
+        port = self._driver.channel.port
+        return 0 if port is None else port.refusals
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing gets through, though the WebSocket is there: better use another."""
+        return is_stalled(self._driver.stalled_for, self.round_trip_time)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a stream that is opened now can send something at once."""
+        return self._driver.has_room
+
+    def call_when_roomy(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once, as soon as there is room; instead of another before."""
+        self._driver.call_when_roomy(callback)
 
     @property
     def ended(self) -> Error | None:
@@ -233,7 +279,12 @@ class Session:
             self._end(SessionClosed(f"{reason}; a session with a presigned URL is not resumed"))
         else:
             self._tell_interruption(reason)
-            self._resuming = self._loop.create_task(self._resume())
+            delay = self._resumption.lost(heard=self._driver.heard, now=self._clock())
+            self._resuming = self._loop.create_task(self._resume(delay))
+
+    def streams_gone(self) -> None:
+        """The last stream is closed."""
+        self.on_unused(self)
 
     def _check_port(self) -> None:
         if self._ended.done():
@@ -261,21 +312,19 @@ class Session:
             raise self._ended.result()
         self._driver.use(websocket, grant.token_value)
 
-    async def _resume(self) -> None:
+    async def _resume(self, delay: float) -> None:
         """Connect again, as long as AWS has the session."""
-        started = time.monotonic()
-        if self._driver.heard:
-            self._back_off = BackOff(random.random)
-        else:
-            await asyncio.sleep(self._back_off.next_delay())
+        resumption = self._resumption
         try:
+            await asyncio.sleep(delay)
             while not await self._try_to_resume():
-                waited = time.monotonic() - started
-                if self._resume_timeout is not None and waited > self._resume_timeout:
+                next_delay = resumption.failed(self._clock())
+                if next_delay is None:
+                    waited = resumption.lasted(self._clock())
                     raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
-                await asyncio.sleep(self._back_off.next_delay())
-            self._interruption = ""
-            self._on_event(events.Resumed(self.session_id, time.monotonic() - started))
+                await asyncio.sleep(next_delay)
+            resumption.succeeded()
+            self._on_event(events.Resumed(self.session_id, resumption.lasted(self._clock())))
         except Error as error:
             self._end(error)
         except Exception as error:
@@ -285,8 +334,7 @@ class Session:
 
     def _tell_interruption(self, cause: str) -> None:
         """Once for each cause in a row: the tries are many."""
-        if cause != self._interruption:
-            self._interruption = cause
+        if self._resumption.is_news(cause):
             self._on_event(events.Resuming(self.session_id, cause))
 
     async def _try_to_resume(self) -> bool:

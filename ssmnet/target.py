@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from .aws import Client, StartedSession
+from .driver import STALL_TIMEOUT
 from .errors import Error, HandshakeError
 from .events import Event
 from .protocol.handshake import SessionType
@@ -27,11 +28,15 @@ async def open_port_session(
     document: str | None = None,
     parameters: Mapping[str, Sequence[str]] | None = None,
     reason: str | None = None,
+    resume_timeout: float | None = None,
+    keep_alive: float | None = None,
+    stall_timeout: float = STALL_TIMEOUT,
     on_event: Callable[[Event], None] = lambda _: None,
 ) -> Session:
     """Start a session that forwards to ``port`` of ``host``, or of the target itself.
 
-    ``parameters`` come on top, for a ``document`` of one's own. Raises ConnectError and its kinds,
+    ``parameters`` come on top, for a ``document`` of one's own. For ``resume_timeout``,
+    ``keep_alive`` and ``stall_timeout`` see Session. Raises ConnectError and its kinds,
     HandshakeError, SessionClosed or UsageError; nothing is left behind then.
     """
     given = {"portNumber": [str(port)]} if port is not None else {}
@@ -44,7 +49,14 @@ async def open_port_session(
         given | dict(parameters or {}),
         reason,
     )
-    session = Session(client, grant, on_event=on_event)
+    session = Session(
+        client,
+        grant,
+        resume_timeout=resume_timeout,
+        keep_alive=keep_alive,
+        stall_timeout=stall_timeout,
+        on_event=on_event,
+    )
     ready = await session.open()
     if ready.session_type != SessionType.PORT:
         await session.close()

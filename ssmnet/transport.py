@@ -42,10 +42,10 @@ class Session(Protocol):
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """As the event loop's."""
 
-    def hold_reading(self, holder: object) -> None:
+    def hold_reading(self, holder: StreamTransport) -> None:
         """Stop reading until ``holder`` allows it again: it can take no more."""
 
-    def allow_reading(self, holder: object) -> None:
+    def allow_reading(self, holder: StreamTransport) -> None:
         """``holder`` can take more."""
 
     def stream_closed(
@@ -154,9 +154,7 @@ class StreamTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Close at once and drop what was written."""
-        if self._stream is not None:
-            self._stream.abort()
-        self._close(None)
+        self._abort(None)
 
     def is_closing(self) -> bool:
         """Whether the transport is closing or closed."""
@@ -218,6 +216,10 @@ class StreamTransport(asyncio.Transport):
             self._protocol_paused = False
             self._call(self._protocol.resume_writing)
 
+    def fail(self, error: Exception) -> None:
+        """Close at once, for the session's sake."""
+        self._abort(error)
+
     def lose(self, error: Exception) -> None:
         """The session is over; what has come is handed over first, since there is no later."""
         self._reading_paused = False
@@ -247,9 +249,7 @@ class StreamTransport(asyncio.Transport):
                     "transport": self,
                 }
             )
-            if self._stream is not None:
-                self._stream.abort()
-            self._close(error)
+            self._abort(error)
 
     def _pause_protocol(self, stream: MuxStream | PortStream) -> None:
         if not self._protocol_paused and stream.unsent > self._high_water:
@@ -266,6 +266,11 @@ class StreamTransport(asyncio.Transport):
         self._unread_size += len(data)
         if self._unread_size > READ_LIMIT:
             self._session.hold_reading(self)
+
+    def _abort(self, error: Exception | None) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+        self._close(error)
 
     def _close(self, error: Exception | None) -> None:
         if self._closing:

@@ -15,6 +15,7 @@ from .events import Closed, Event, Listening
 from .forward import Listener
 from .forwards import Forward
 from .pool import SessionPool
+from .protocol.reconnect import MAX_REFUSALS
 from .session import DRAIN_TIMEOUT, Session
 from .target import open_port_session
 
@@ -27,7 +28,9 @@ _T = TypeVar("_T")
 class Request(msgspec.Struct, frozen=True):
     """Whom to forward through, and how.
 
-    ``max_restarts`` bounds how many sessions may follow the first; None for no bound.
+    ``max_restarts`` bounds how many sessions may follow the first; None for no bound. The others
+    are in seconds: see Session for ``resume_timeout`` and ``keep_alive``, SessionPool for
+    ``max_session_age``.
     """
 
     target: str
@@ -36,6 +39,9 @@ class Request(msgspec.Struct, frozen=True):
     parameters: Mapping[str, Sequence[str]] | None = None
     check: bool = False
     max_restarts: int | None = None
+    resume_timeout: float | None = None
+    keep_alive: float | None = None
+    max_session_age: float | None = None
 
 
 async def run_forwards(
@@ -80,10 +86,19 @@ async def _run(
             document=request.document,
             parameters=request.parameters,
             reason=request.reason,
+            resume_timeout=request.resume_timeout,
+            keep_alive=request.keep_alive,
             on_event=on_event,
         )
 
-    pool = SessionPool(start, on_event, max_restarts=request.max_restarts)
+    pool = SessionPool(
+        start,
+        on_event,
+        max_restarts=request.max_restarts,
+        max_age=request.max_session_age,
+        # The target looks up a name once in a session; an address is the same in the next.
+        max_refusals=MAX_REFUSALS if forward.names_host or request.document else None,
+    )
     ended: Error | None = None
     drain = 0.0
     try:

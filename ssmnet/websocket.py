@@ -41,9 +41,6 @@ except ImportError:  # moved: slower, and the same bytes
 logger = logging.getLogger("ssmnet.websocket")
 
 CONNECT_TIMEOUT = 15.0
-# A far end that has been silent for one interval is asked, and given up after two more.
-PING_INTERVAL = 8.0
-SILENT_INTERVALS = 3
 # An AgentMessage has little over a kilobyte; nothing that we could use is larger than this.
 MAX_MESSAGE_SIZE = 1024 * 1024
 # How long a close may take to write what is still buffered.
@@ -84,11 +81,10 @@ async def connect(
     headers: dict[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - a deadline for all of it
-    ping_interval: float = PING_INTERVAL,
 ) -> WebSocket:
     """Open a WebSocket to a ``ws`` or ``wss`` URL. Raises ConnectError.
 
-    HTTPS_PROXY and its like are honoured. ``timeout`` and ``ping_interval`` are in seconds.
+    HTTPS_PROXY and its like are honoured. ``timeout`` is in seconds.
     """
     # HTTPS_PROXY is looked up by the scheme https. The signature covers the URL as it is written.
     http_url = URL(url.replace("ws", "http", 1), encoded=True)
@@ -99,7 +95,7 @@ async def connect(
     try:
         async with asyncio.timeout(timeout):
             response = await _upgrade(http, http_url, headers or {}, ssl_context)
-        return WebSocket(http, response, handler, ping_interval)
+        return WebSocket(http, response, handler)
     except BaseException as error:
         await http.close()
         if isinstance(error, TimeoutError):
@@ -188,14 +184,16 @@ class _EarlyBytes:
 
 
 class WebSocket(asyncio.Protocol):
-    """An open WebSocket. Made by ``connect``."""
+    """An open WebSocket. Made by ``connect``.
+
+    ``heard`` is set whenever something comes, if only a pong; whoever wants to know clears it.
+    """
 
     def __init__(
         self,
         http: aiohttp.ClientSession,
         response: aiohttp.ClientResponse,
         handler: Handler,
-        ping_interval: float,
     ) -> None:
         connection = response.connection
         if connection is None or connection.transport is None or connection.protocol is None:
@@ -211,15 +209,13 @@ class WebSocket(asyncio.Protocol):
         self._parts_size = 0
         self._needed = 0
         self._fragments: list[bytes] | None = None
-        self._heard = True
-        self._silent_intervals = 0
-        self._ping_interval = ping_interval
-        self._timer = self._loop.call_later(ping_interval, self._check_liveness)
+        self._abort_timer: asyncio.TimerHandle | None = None
         self._aiohttp_protocol: asyncio.Protocol = connection.protocol
         early = _EarlyBytes()
         connection.protocol.set_parser(early, None)
         self._transport: asyncio.Transport = connection.transport
         self._transport.set_protocol(self)
+        self.heard = True
         self.reading_paused = False
         if early.data:
             # uvloop may read the socket before it makes this call: the order is kept by _parts.
@@ -239,6 +235,10 @@ class WebSocket(asyncio.Protocol):
     def write_text(self, text: str) -> None:
         """Send one text message."""
         self._write_frame(_TEXT, text.encode())
+
+    def ping(self) -> None:
+        """Ask the far end for a sign of life."""
+        self._write_frame(_PING, b"")
 
     @property
     def write_buffer_size(self) -> int:
@@ -283,7 +283,7 @@ class WebSocket(asyncio.Protocol):
         """Hand over the messages that are whole, and keep the rest."""
         if self._closing:
             return
-        self._heard = True
+        self.heard = True
         if self._parts:
             self._parts.append(data)
             self._parts_size += len(data)
@@ -323,7 +323,8 @@ class WebSocket(asyncio.Protocol):
         """The connection is gone."""
         # aiohttp's connector waits for its own protocol to hear of it.
         self._aiohttp_protocol.connection_lost(exc)
-        self._timer.cancel()
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         self._response.close()
         self._closed.set_result(self._loop.create_task(self._http.close()))
         if not self._closing:
@@ -403,18 +404,6 @@ class WebSocket(asyncio.Protocol):
         if opcode > _PONG:
             raise _WebSocketEnd("the gateway sent a frame of an unknown kind")
 
-    def _check_liveness(self) -> None:
-        if self._heard or self.reading_paused:
-            self._heard = False
-            self._silent_intervals = 0
-        else:
-            self._silent_intervals += 1
-            if self._silent_intervals >= SILENT_INTERVALS:
-                self._fail("the gateway has gone silent")
-                return
-            self._write_frame(_PING, b"")
-        self._timer = self._loop.call_later(self._ping_interval, self._check_liveness)
-
     def _write_frame(self, opcode: int, payload: bytes) -> None:
         if not self._closing:
             self._transport.write(b"".join(_frame(opcode, payload)))
@@ -429,8 +418,7 @@ class WebSocket(asyncio.Protocol):
         """Take in nothing more, and close when what was written is out."""
         self._closing = True
         self._parts.clear()
-        self._timer.cancel()
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+        self._abort_timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
         self._transport.close()
 
 

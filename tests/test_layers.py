@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward",
         "pool",
         "aws loopback",
-        "proxy shell stdio forwards target targets status metrics table",
+        "proxy shell stdio forwards duration target targets status metrics table",
         "up testing blocking",
         "demo",
         "__init__",

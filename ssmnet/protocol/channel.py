@@ -63,7 +63,9 @@ class DataChannel:
 
     ``client_id`` is a UUID, ``seed`` 16 random bytes, and ``wall_clock`` gives milliseconds since
     the epoch. ``port`` is there once the handshake has announced a port session. While ``writable``
-    is false, only acknowledgements and control messages are sent.
+    is false, only acknowledgements and control messages are sent. ``keep_alive`` has something sent
+    that changes nothing whenever nothing was for so many seconds: a NOP frame on a multiplexed
+    port, the terminal's size again on a shell.
     """
 
     def __init__(
@@ -73,10 +75,14 @@ class DataChannel:
         seed: bytes,
         wall_clock: Callable[[], int],
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        keep_alive: float | None = None,
     ) -> None:
         self._client_id = client_id
         self._wall_clock = wall_clock
         self._handshake_timeout = handshake_timeout
+        self._keep_alive = keep_alive
+        self._size: bytes | None = None
+        self._size_due: float | None = None
         self._message_ids = message_ids(seed)
         self._sender = StreamSender(MessageType.INPUT_STREAM_DATA, self._message_ids)
         self._receiver = StreamReceiver(self._process)
@@ -171,6 +177,11 @@ class DataChannel:
                 self._send_data(out, self.port, created_date, now)
         return out
 
+    def set_size(self, columns: int, rows: int, now: float) -> None:
+        """Have ``data_to_send`` tell a shell the size of its terminal, in characters."""
+        self._size = msgspec.json.encode({"cols": columns, "rows": rows})
+        self._send_size(now)
+
     def terminate(self) -> bool:
         """Have ``data_to_send`` ask the agent to end the session.
 
@@ -188,6 +199,7 @@ class DataChannel:
             self._settling_until,
             self._sender.get_timer(),
             self._port_timer(),
+            self._size_due,
         )
         return min((timer for timer in timers if timer is not None), default=None)
 
@@ -199,6 +211,8 @@ class DataChannel:
         if self._settling_until is not None and now >= self._settling_until:
             self._settling_until = None
             self._flowing = True
+        if self._size_due is not None and now >= self._size_due:
+            self._send_size(now)
         self._sender.handle_timer(now)
 
     def reading_resumed(self, now: float) -> None:
@@ -207,6 +221,11 @@ class DataChannel:
         Nothing says that reading has stopped: the driver keeps its timer back meanwhile.
         """
         self._sender.postpone(now)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a stream that is opened now can send something at once."""
+        return self.ready and self.writable and self._sender.has_room
 
     @property
     def idle(self) -> bool:
@@ -236,6 +255,12 @@ class DataChannel:
     def stalled_for(self, now: float) -> float:
         """How long the agent has acknowledged nothing though something is in flight."""
         return 0.0 if self._sender.idle else now - self._sender.progress_at
+
+    def _send_size(self, now: float) -> None:
+        if self._size is not None:
+            self._control.append((PayloadType.SIZE, self._size))
+        if self._keep_alive is not None:
+            self._size_due = now + self._keep_alive
 
     def _port_timer(self) -> float | None:
         """When the port wants to send; no use while it can't."""
@@ -314,8 +339,7 @@ class DataChannel:
         self.ready = True
         self._handshake_deadline = None
         if handshake.multiplexes:
-            keep_alive = KEEP_ALIVE_INTERVAL if handshake.needs_keep_alive else None
-            self.port = Multiplexer(keep_alive=keep_alive)
+            self.port = Multiplexer(keep_alive=self._keep_alive_interval())
         elif handshake.session_type == SessionType.PORT:
             self.port = BasicPort(reusable=handshake.is_port_forward)
         self._events.append(
@@ -326,3 +350,9 @@ class DataChannel:
                 handshake.customer_message,
             )
         )
+
+    def _keep_alive_interval(self) -> float | None:
+        wanted = self._keep_alive
+        if not self.handshake.needs_keep_alive:
+            return wanted
+        return KEEP_ALIVE_INTERVAL if wanted is None else min(wanted, KEEP_ALIVE_INTERVAL)

@@ -62,11 +62,13 @@ class PortStream:
 class BasicPort:
     """The client's end of a port session without multiplexing.
 
-    ``reusable`` says that the agent dials again for a next connection.
+    ``reusable`` says that the agent dials again for a next connection. ``refusals`` counts those
+    that the destination has refused since it last said anything.
     """
 
     def __init__(self, *, reusable: bool) -> None:
         self._reusable = reusable
+        self.refusals = 0
         self._stream: PortStream | None = None
         self._used = False
         self._flag_due = False
@@ -128,6 +130,7 @@ class BasicPort:
         """Take in the agent's bytes; without a connection they have no reader."""
         stream = self._stream
         if stream is not None and not stream._closing:
+            self.refusals = 0
             stream._received.append(data)
             self._touched = (stream,)
 
@@ -135,6 +138,7 @@ class BasicPort:
         """The agent could not dial the destination for the present connection."""
         stream, self._stream = self._stream, None
         if stream is not None:
+            self.refusals += 1
             stream._buffer.clear()
             stream.closed_by_peer = stream.refused = True
             self._touched = (stream,)

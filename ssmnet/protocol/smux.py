@@ -160,7 +160,11 @@ class MuxStream:
 
 
 class Multiplexer:
-    """The client's end of a multiplexed port session."""
+    """The client's end of a multiplexed port session.
+
+    ``refusals`` counts the connections that the destination has refused since it last said
+    anything.
+    """
 
     ready = True  # to take what the agent sends, at any time
 
@@ -181,7 +185,8 @@ class Multiplexer:
         self._to_open: deque[MuxStream] = deque()
         self._turns: deque[MuxStream] = deque()
         self._unanswered: dict[int, float] = {}
-        self._refusals = 0
+        self.refusals = 0
+        self._untold_refusals = 0
         self._partial_header = b""
         self._current: MuxStream | None = None
         self._remaining = 0
@@ -208,7 +213,8 @@ class Multiplexer:
     def take(self, size: int, now: float) -> bytes:
         """Frames to send, at most ``size`` bytes; empty when there is nothing to send."""
         parts: list[Buffer] = []
-        if self._next_keep_alive is not None and now >= self._next_keep_alive:
+        due = self._next_keep_alive
+        if due is not None and now >= due and size >= HEADER.size:
             parts.append(HEADER.pack(VERSION, Command.NOP, 0, 0))
         room = size - HEADER.size * len(parts)
         while self._to_open and room >= HEADER.size and self._may_open(now):
@@ -265,7 +271,7 @@ class Multiplexer:
 
     def connect_failed(self) -> None:
         """The agent could not connect a stream: the next one that ends before its first byte."""
-        self._refusals += 1
+        self._untold_refusals += 1
 
     def touched(self) -> Iterable[MuxStream]:
         """The streams that got data or their end since the last call."""
@@ -307,15 +313,17 @@ class Multiplexer:
             if stream is not None and length:
                 self._answered(stream)
                 stream._answered = True
+                self.refusals = 0
         elif length or command > Command.NOP:
             raise RemoteProtocolError(f"the agent sent a malformed smux frame, command {command}")
         elif command == Command.FIN and stream is not None:
             self._receive_fin(stream)
 
     def _receive_fin(self, stream: MuxStream) -> None:
-        refused = not stream._answered and self._refusals > 0
+        refused = not stream._answered and self._untold_refusals > 0
         if refused:
-            self._refusals -= 1
+            self._untold_refusals -= 1
+            self.refusals += 1
         self._answered(stream)
         del self._streams[stream.id]
         stream._receive_end(refused)

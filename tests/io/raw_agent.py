@@ -33,13 +33,12 @@ class RawAccess:
 
     def __init__(self, gateway: RawGateway) -> None:
         self.gateway = gateway
-        self.ping_interval = 60.0
         self.resumable = False
         self.resumed = 0
         self.terminated = 0
 
     async def connect(self, stream_url: str, handler: Handler) -> WebSocket:
-        return await connect(stream_url, handler, ping_interval=self.ping_interval)
+        return await connect(stream_url, handler)
 
     async def resume_session(self, session_id: str) -> StartedSession | None:
         self.resumed += 1

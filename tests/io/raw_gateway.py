@@ -216,12 +216,11 @@ async def joined(
     recorder: Recorder | None = None,
     *,
     early: bytes = b"",
-    ping_interval: float = 60.0,
     ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[WebSocket, RawPeer, Recorder]]:
     """A WebSocket, its far end and its handler."""
     recorder = recorder or Recorder()
-    opening = connect(gateway.url, recorder, ping_interval=ping_interval, ssl_context=ssl_context)
+    opening = connect(gateway.url, recorder, ssl_context=ssl_context)
     websocket, peer = await asyncio.gather(opening, gateway.accept(early=early))
     try:
         yield websocket, peer, recorder

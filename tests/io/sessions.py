@@ -302,7 +302,7 @@ def open_stream(session: Session) -> tuple[StreamTransport, Collector]:
 
 def websocket_of(session: Session) -> WebSocket:
     websocket = session._driver.websocket
-    assert websocket is not None
+    assert isinstance(websocket, WebSocket)
     return websocket
 
 

@@ -1,6 +1,8 @@
 """SessionPool: a new session behind the same listener."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,8 +14,10 @@ from ssmnet.events import Disconnected, Event, Restarted, Restarting, Resumed, R
 from ssmnet.forward import Listener
 from ssmnet.loopback import Loopback
 from ssmnet.pool import SessionPool
+from ssmnet.protocol.reconnect import MAX_REFUSALS
 from ssmnet.session import Session
 from ssmnet.target import open_port_session
+from tests.io.sessions import closed_port, eventually, reset, serving
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -58,26 +62,37 @@ class Tunnel:
             return found
 
 
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
 @asynccontextmanager
 async def tunnel(
-    far_end: Loopback, monkeypatch: pytest.MonkeyPatch, *, max_restarts: int | None = None
+    far_end: Loopback,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    port: int | None = None,
+    max_restarts: int | None = None,
+    max_age: float | None = None,
+    stall_timeout: float = 300.0,
 ) -> AsyncIterator[Tunnel]:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
+    """With ``port``, to that instead of the echo server."""
 
     for name, value in far_end.environment.items():
         monkeypatch.setenv(name, value)
     client = Client()
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    port = port or server.sockets[0].getsockname()[1]
     events = Events()
 
     async def start() -> Session:
-        return await open_port_session(client, far_end.target, port=port, on_event=events.add)
+        return await open_port_session(
+            client, far_end.target, port=port, stall_timeout=stall_timeout, on_event=events.add
+        )
 
-    pool = SessionPool(start, events.add, max_restarts=max_restarts)
+    pool = SessionPool(start, events.add, max_restarts=max_restarts, max_age=max_age)
     listener = Listener(pool.dial, "echo", events.add)
     try:
         await pool.open()
@@ -93,7 +108,7 @@ async def tunnel(
 
 @pytest.fixture(autouse=True)
 def no_life_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 0.0)
+    monkeypatch.setattr("ssmnet.protocol.reconnect.SHORT_LIFE", 0.0)
 
 
 async def test_a_session_that_is_over_is_followed_by_another(
@@ -186,7 +201,7 @@ async def test_the_first_session_must_start(
 async def test_a_session_that_is_refused_at_once_is_not_followed_by_another(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 5.0)
+    monkeypatch.setattr("ssmnet.protocol.reconnect.SHORT_LIFE", 5.0)
     async with tunnel(ssm_loopback, monkeypatch) as it:
         ssm_loopback.end_sessions("Forwarding to IP address 169.254.169.254 is forbidden.")
         async with asyncio.timeout(DEADLINE):
@@ -224,7 +239,7 @@ async def test_what_keeps_a_session_from_resuming_is_told_once(
 async def test_a_new_connection_does_not_wait_for_ever_for_a_resume(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssmnet.driver.AWAY_TIMEOUT", 0.2)
+    monkeypatch.setattr("ssmnet.pool.WAIT_TIMEOUT", 0.2)
     async with tunnel(ssm_loopback, monkeypatch) as it:
         ssm_loopback.fail_next("ExpiredTokenException", times=1000)
         ssm_loopback.cut_clients()
@@ -233,14 +248,14 @@ async def test_a_new_connection_does_not_wait_for_ever_for_a_resume(
             await it.echo(b"x")
         lost = await it.seen(lambda event: isinstance(event, Disconnected) and bool(event.error))
         assert isinstance(lost, Disconnected)
-        assert "no connection to the gateway for 0.2 s" in lost.error
+        assert "no session within 0.2 s" in lost.error
         ssm_loopback.end_sessions()  # which can't be terminated without credentials
 
 
 async def test_sessions_that_die_at_once_are_restarted_ever_more_slowly(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ssmnet.pool.SHORT_LIFE", 60.0)
+    monkeypatch.setattr("ssmnet.protocol.reconnect.SHORT_LIFE", 60.0)
     async with tunnel(ssm_loopback, monkeypatch) as it:
         loop = asyncio.get_running_loop()
         times = []
@@ -254,3 +269,155 @@ async def test_sessions_that_die_at_once_are_restarted_ever_more_slowly(
             assert ssm_loopback.sessions_started == before + 1
         # After 0.1, 0.2, 0.4 and 0.8 s, each less up to half of it.
         assert times[3] > 0.4
+
+
+async def fill(writer: asyncio.StreamWriter) -> int:
+    """Write until nothing more is taken for a while; how many bytes."""
+    written = 0
+    try:
+        while True:
+            writer.write(bytes(262_144))
+            written += 262_144
+            async with asyncio.timeout(0.5):
+                await writer.drain()
+    except TimeoutError:
+        return written
+
+
+async def test_a_destination_that_does_not_read_is_no_trouble_for_others(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as server:
+        async with tunnel(ssm_loopback, monkeypatch, port=server.port) as it:
+            _, stuck = await it.connect()
+            destination = await server.accept()
+            written = await fill(stuck)
+            assert written < 40_000_000
+            first = it.pool.session_id
+            for _ in range(5):
+                reader, writer = await it.connect()
+                writer.write(b"question")
+                other = await server.accept()
+                assert await other.read(8) == b"question"
+                await other.send(b"answer")
+                assert await reader.readexactly(6) == b"answer"
+                reset(writer)
+            assert it.pool.sessions == 2
+            restarting = await it.seen(lambda event: isinstance(event, Restarting))
+            assert restarting == Restarting(first, "nothing gets through it", False)
+            # It only waited: nothing is lost when the destination reads again.
+            assert len(await destination.read(written)) == written
+            destination.drop()
+            await eventually(lambda: it.pool.sessions == 1)
+            await eventually(lambda: ssm_loopback.session_ids == [it.pool.session_id])
+            assert it.pool.session_id != first
+            stuck.close()
+
+
+async def test_a_connection_that_is_never_read_is_no_trouble_for_others(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await asyncio.start_server(pour, "127.0.0.1", 0)
+    port = source.sockets[0].getsockname()[1]
+    async with tunnel(ssm_loopback, monkeypatch, port=port) as it:
+        stuck = socket.create_connection(("127.0.0.1", it.listener.port or 0))
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await eventually(lambda: it.pool._sessions[0].stalled)
+        reader, writer = await it.connect()
+        async with asyncio.timeout(DEADLINE):
+            await reader.readexactly(1_000_000)
+        assert it.pool.sessions == 2
+        writer.transport.abort()
+        stuck.close()
+    source.close()
+
+
+async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+
+
+async def test_a_stream_that_nobody_reads_is_reset_in_the_end(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await asyncio.start_server(pour, "127.0.0.1", 0)
+    port = source.sockets[0].getsockname()[1]
+    async with tunnel(ssm_loopback, monkeypatch, port=port, stall_timeout=0.3) as it:
+        stuck = socket.create_connection(("127.0.0.1", it.listener.port or 0))
+        lost = await it.seen(lambda event: isinstance(event, Disconnected))
+        assert isinstance(lost, Disconnected)
+        assert "not read for 0.3 s" in lost.error
+        with pytest.raises(ConnectionResetError):
+            while stuck.recv(1_000_000):
+                pass
+        stuck.close()
+        reader, writer = await it.connect()
+        async with asyncio.timeout(DEADLINE):
+            await reader.readexactly(1_000_000)
+        assert it.pool.sessions == 1
+        writer.transport.abort()
+    source.close()
+
+
+async def test_refusals_in_a_row_make_a_session_look_the_name_up_again(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, port=closed_port()) as it:
+        first = it.pool.session_id
+        for _ in range(MAX_REFUSALS):
+            with pytest.raises(ConnectionResetError):
+                await it.echo(b"x")
+        assert ssm_loopback.sessions_started == 1
+        with pytest.raises(ConnectionResetError):
+            await it.echo(b"x")
+        assert it.pool.session_id != first
+        assert it.pool.sessions == 1
+        # A destination that is down is no reason to start one session after the other.
+        for _ in range(3 * MAX_REFUSALS):
+            with pytest.raises(ConnectionResetError):
+                await it.echo(b"x")
+        assert ssm_loopback.sessions_started == 2
+
+
+async def test_a_destination_that_answers_is_not_refusing(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = closed_port()
+    async with tunnel(ssm_loopback, monkeypatch, port=port) as it:
+        for _ in range(MAX_REFUSALS):
+            for _ in range(MAX_REFUSALS - 1):
+                with pytest.raises(ConnectionResetError):
+                    await it.echo(b"x")
+            server = await asyncio.start_server(echo, "127.0.0.1", port)
+            assert await it.echo(b"hello") == b"hello"
+            server.close()
+        assert ssm_loopback.sessions_started == 1
+
+
+async def test_an_old_session_keeps_its_connections_and_gets_no_more(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, max_age=0.5) as it:
+        first = it.pool.session_id
+        reader, writer = await it.connect()
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        restarting = await it.seen(lambda event: isinstance(event, Restarting))
+        assert restarting == Restarting(first, "it has reached its maximum age", False)
+        await it.seen(lambda event: isinstance(event, Restarted))
+        writer.write(b"after")
+        assert await reader.readexactly(5) == b"after"
+        assert first in ssm_loopback.session_ids
+        reset(writer)
+        await eventually(lambda: first not in ssm_loopback.session_ids)
+
+
+async def test_no_session_beside_the_one_that_was_allowed(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, max_age=0.05, max_restarts=0) as it:
+        await asyncio.sleep(0.2)
+        assert await it.echo(b"x") == b"x"
+        assert ssm_loopback.sessions_started == 1

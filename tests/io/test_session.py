@@ -22,6 +22,7 @@ from ssmnet.errors import (
     SessionClosed,
 )
 from ssmnet.loopback import AgentOffer, Loopback
+from ssmnet.protocol.reconnect import Liveness
 from ssmnet.session import Session
 from ssmnet.transport import READ_LIMIT, StreamTransport
 from tests import wire
@@ -615,7 +616,7 @@ async def test_a_stream_may_be_made_within_a_callback(far: FarEnd, server: Serve
     async with far.opened(server.port) as session:
         session.create_stream(Dialling())
         connection = await server.accept()
-        await eventually(lambda: session.idle and session._driver._timer is None)
+        await eventually(lambda: session.idle and session._driver.channel.get_timer() is None)
         await connection.send(b"go")
         async with asyncio.timeout(2):
             await second.until(lambda: second.log == ["made"])
@@ -1051,10 +1052,12 @@ def open_streams_of(session: Session) -> list[Collector]:
     return [protocol for protocol in found if isinstance(protocol, Collector)]
 
 
-async def test_a_gateway_that_falls_silent_is_left_for_another() -> None:
+async def test_a_gateway_that_falls_silent_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A WebSocket may stall without an end: only a deadline notices."""
     async with by_hand() as (session, agent):
-        agent.access.ping_interval = 0.05
+        monkeypatch.setattr("ssmnet.driver.Liveness", partial(Liveness, interval=0.05))
         agent.access.resumable = True
         agent.peer.reset()
         await agent.take()  # from here on with the short interval

@@ -76,9 +76,11 @@ def answer(*messages: AgentMessage) -> list[bytes]:
     ]
 
 
-def ready(version: str = "3.3.0.0", **arguments: object) -> DataChannel:
+def ready(
+    version: str = "3.3.0.0", *, channel: DataChannel | None = None, **arguments: object
+) -> DataChannel:
     """A channel after its handshake, whose data flows; next number of the agent: 2."""
-    channel = new_channel()
+    channel = channel or new_channel()
     channel.open("token", "id", 0.0)
     response = feed(channel, request(version, **arguments))
     feed(channel, *answer(*response), complete())
@@ -794,6 +796,66 @@ def test_a_refusal_before_the_handshake_changes_nothing() -> None:
     channel.open("token", "id", 0.0)
     failed = output(encode_flag(Flag.CONNECT_TO_PORT_ERROR), 0, PayloadType.FLAG)
     assert acknowledgements(feed(channel, failed)) == [0]
+
+
+def test_a_session_may_be_kept_alive() -> None:
+    channel = ready(channel=new_channel(keep_alive=60.0))
+    sent_by(channel, 100.0)
+    assert channel.get_timer() == 160.0
+    (nop,) = inputs(sent_by(channel, 160.0))
+    assert list(smux_frames(bytes(nop.payload))) == [(NOP, 0, b"")]
+
+
+def test_by_default_it_is_not() -> None:
+    channel = ready()
+    sent_by(channel, 100.0)
+    assert channel.get_timer() is None
+
+
+def test_an_old_agent_is_kept_alive_at_its_own_pace_at_least() -> None:
+    for wanted, due in ((60.0, 110.0), (5.0, 105.0)):
+        channel = ready(KEEP_ALIVE_VERSION, channel=new_channel(keep_alive=wanted))
+        sent_by(channel, 100.0)
+        assert channel.get_timer() == due
+
+
+def test_a_shell_is_told_its_size_and_kept_alive_by_that() -> None:
+    channel = ready(channel=new_channel(keep_alive=60.0), session_type="Standard_Stream")
+    channel.set_size(80, 24, 1.0)
+    sizes = [
+        message for message in sent_by(channel, 1.0) if message.payload_type == PayloadType.SIZE
+    ]
+    assert [json.loads(bytes(size.payload)) for size in sizes] == [{"cols": 80, "rows": 24}]
+    feed(channel, *(answer(*sizes)), now=1.0)
+    channel.handle_timer(61.0)
+    again = [m.payload for m in sent_by(channel, 61.0) if m.payload_type == PayloadType.SIZE]
+    assert again == [sizes[0].payload]
+
+
+def test_a_size_is_told_once_where_nothing_is_kept_alive() -> None:
+    channel = ready()
+    channel.set_size(80, 24, 1.0)
+    (size,) = inputs(sent_by(channel, 1.0))
+    feed(channel, *answer(size), now=1.0)
+    assert channel.get_timer() is None
+
+
+def test_there_is_room_until_the_window_is_full_or_the_path_is() -> None:
+    channel = new_channel()
+    assert not channel.has_room
+    channel = ready()
+    stream = open_stream(channel)
+    assert channel.has_room
+    channel.writable = False
+    assert not channel.has_room
+    channel.writable = True
+    stream.write(bytes(10_000_000))
+    messages = sent_by(channel, 1.0)
+    assert not channel.has_room
+    for acknowledgement in answer(*messages):
+        channel.receive_message(acknowledgement)
+    channel.burst_ended(1.1)
+    assert channel.has_room
 
 
 def test_an_old_agent_is_kept_alive() -> None:

@@ -166,7 +166,19 @@ def test_a_refusal_without_a_connection_means_nothing() -> None:
     port = BasicPort(reusable=True)
     port.connect_failed()
     assert list(port.touched()) == []
+    assert port.refusals == 0
     assert port.open_stream() is not None
+
+
+def test_refusals_are_counted_until_a_destination_speaks() -> None:
+    port = BasicPort(reusable=True)
+    for _ in range(3):
+        assert port.open_stream() is not None
+        port.connect_failed()
+    assert port.refusals == 3
+    assert port.open_stream() is not None
+    port.receive(b"hello")
+    assert port.refusals == 0
 
 
 @given(st.lists(st.one_of(st.binary(max_size=25), st.integers(1, 12)), max_size=30))

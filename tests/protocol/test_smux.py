@@ -439,6 +439,17 @@ def test_an_empty_data_frame_is_no_byte() -> None:
     assert stream.refused
 
 
+def test_refusals_are_counted_until_a_destination_speaks() -> None:
+    multiplexer, _ = opened(5)
+    for number in (3, 5, 7):
+        multiplexer.connect_failed()
+        multiplexer.receive(frame(Command.FIN, number))
+    multiplexer.receive(frame(Command.FIN, 9))  # closed without a word: that says nothing
+    assert multiplexer.refusals == 3
+    multiplexer.receive(frame(Command.PSH, 11, b"x"))
+    assert multiplexer.refusals == 0
+
+
 # --- keep-alive
 
 
@@ -467,6 +478,13 @@ def test_a_keep_alive_leaves_room_for_others() -> None:
     taken = take_all(multiplexer, 10.0)
     assert taken[0] == (NOP, 0, b"")
     assert sum(len(f[2]) for f in taken) == 5000
+
+
+def test_a_keep_alive_waits_for_room() -> None:
+    multiplexer = Multiplexer(keep_alive=10.0)
+    multiplexer.take(SIZE, 0.0)
+    assert multiplexer.take(7, 10.0) == b""
+    assert frames(multiplexer.take(8, 10.0)) == [(NOP, 0, b"")]
 
 
 def test_the_earlier_of_two_timers_counts() -> None:
