@@ -1,0 +1,420 @@
+"""A whole DataChannel against any sequence of messages, valid, mutated and of no sense at all.
+
+An input is a program: what the agent sends, what the owners of streams do, time, reconnects. Only
+RemoteProtocolError and HandshakeError may come out; only valid stream data within reach is
+acknowledged; all that goes out is read by the independent decoder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+
+from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from ssmnet.protocol import channel, port, smux, stream
+from ssmnet.protocol.port import PortStream
+from ssmnet.protocol.smux import MuxStream
+from ssmnet.protocol.stream import MAX_REORDERED_MESSAGES
+from tests import wire
+from tests.fuzz.program import Program, chunk
+from tests.protocol import vectors
+from tests.protocol.far_end import FORWARD, RAW, new_channel
+
+SUBJECTS = (channel, port, smux, stream)
+MAX_STREAMS = 8
+MAX_ROUNDS = 2000  # of sending without an answer, far more than any window
+KINDS = (
+    ("3.3.0.0", "Port", FORWARD),
+    ("3.1.1511.0", "Port", FORWARD),
+    ("3.0.196.0", "Port", FORWARD),
+    ("3.3.0.0", "Port", RAW),
+    ("3.3.0.0", "Port", FORWARD),
+    ("3.3.0.0", "Standard_Stream", None),
+)
+TYPES = (
+    wire.OUTPUT_DATA,
+    wire.OUTPUT_DATA,
+    wire.ACKNOWLEDGE,
+    wire.CHANNEL_CLOSED,
+    wire.PAUSE,
+    wire.START,
+    wire.INPUT,
+    "agent_session_state",
+    "unknown",
+)
+TOKENS = tuple(
+    b"\1" + chunk(wire.frame(command, 3, data))
+    for command, data in ((wire.FIN, b""), (wire.PSH, b"data"), (wire.NOP, b""))
+)
+
+
+def request(version: str, session_type: str, properties: object) -> bytes:
+    parameters = {"SessionType": session_type, "Properties": properties}
+    action = {"ActionType": "SessionType", "ActionParameters": parameters}
+    content = {"AgentVersion": version, "RequestedClientActions": [action]}
+    return json.dumps(content).encode()
+
+
+class Life:
+    """One life of a channel."""
+
+    def __init__(self, data: bytes) -> None:
+        self._program = Program(data)
+        self._channel = new_channel()
+        self._now = 0.0
+        self._next = 0  # the agent's number
+        self._heard: dict[int, bytes] = {}  # the client's stream data, by number
+        self._streams: list[MuxStream | PortStream] = []
+        self._taken: set[int] = set()  # numbers that were acknowledged
+        self._fed = self._got = 0
+        self._flushed = False
+
+    def run(self) -> None:
+        try:
+            self._begin(self._program.byte())
+            while self._program.goes_on():
+                self._flushed = False
+                self.STEPS[self._program.byte() % len(self.STEPS)](self)
+                if not self._flushed:
+                    self._flush()
+        except (RemoteProtocolError, HandshakeError) as error:
+            told = str(error)
+            assert 0 < len(told) < 200
+            assert "\n" not in told
+
+    def _begin(self, kind: int) -> None:
+        """Shake hands, unless the program is to do it, or not to."""
+        self._channel.open("token", "request-id", self._now)
+        if kind % 8 >= len(KINDS):
+            return
+        self._send(wire.HANDSHAKE_REQUEST, request(*KINDS[kind % 8]))
+        self._send(wire.HANDSHAKE_COMPLETE, b"{}")
+        if kind & 0x10:
+            self._acknowledge_all()
+        if kind & 0x20:
+            self._now = 1.0
+            self._channel.handle_timer(self._now)
+            self._open()
+
+    # What the agent does.
+
+    def _send(self, payload_type: int, payload: bytes, number: int | None = None) -> None:
+        if number is None:
+            number = self._next
+        data = wire.encode(
+            wire.OUTPUT_DATA,
+            payload,
+            number=number,
+            payload_type=payload_type,
+            message_id=number.to_bytes(16),
+        )
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """One message, and its acknowledgement, or none, as it deserves."""
+        self._fed += len(data)
+        before = self._channel._receiver.expected
+        invalid = self._channel.invalid_messages
+        number = number_of(data)
+        waited = number in self._channel._receiver._waiting
+        try:
+            self._channel.receive_message(memoryview(data))
+        except (RemoteProtocolError, HandshakeError):
+            assert number == before, "only what is processed can end a session"
+            raise
+        after = self._next = self._channel._receiver.expected
+        self._channel.burst_ended(self._now)
+        due = []
+        if number is not None and number - before <= MAX_REORDERED_MESSAGES:
+            # In its turn it may have to come again: nobody was there to take it.
+            due = [number] if number != before or after > before else []
+            due = [number] if waited and number != before else due
+        assert after >= before
+        assert number is not None or after == before
+        assert not due or self._channel.invalid_messages - invalid <= after - before
+        assert self._flush() == due
+        self._taken.update(due)
+
+    def _raw(self) -> None:
+        self._receive(self._program.chunk())
+
+    def _output(self) -> None:
+        self._send(wire.OUTPUT, self._program.chunk())
+
+    def _any_type(self) -> None:
+        self._send(self._program.byte() % 16, self._program.chunk())
+
+    def _out_of_order(self) -> None:
+        number = max(0, self._next + self._program.byte() - 64)
+        self._send(wire.OUTPUT, self._program.chunk(), number)
+
+    def _far_ahead(self) -> None:
+        number = self._next + MAX_REORDERED_MESSAGES + self._program.byte() % 4 - 1
+        self._send(wire.OUTPUT, b"far ahead", number)
+
+    def _frame(self) -> None:
+        command, place = self._program.byte() % 4, self._program.byte()
+        data = self._program.chunk() if command == wire.PSH else b""
+        self._send(wire.OUTPUT, wire.frame(command, 3 + 2 * (place % MAX_STREAMS), data))
+
+    def _flag(self) -> None:
+        self._send(wire.FLAG, struct.pack(">I", self._program.byte() % 5))
+
+    def _any_message(self) -> None:
+        kind = TYPES[self._program.byte() % len(TYPES)]
+        number, flags = self._program.byte(), self._program.byte()
+        self._receive(wire.encode(kind, self._program.chunk(), number=number, flags=flags))
+
+    def _corrupted(self) -> None:
+        """The next message, a few bits of it wrong."""
+        data = bytearray(wire.encode(wire.OUTPUT_DATA, b"data", number=self._next, payload_type=1))
+        for place in self._program.chunk()[:4]:
+            data[place % len(data)] ^= 1 << (place & 7)
+        self._receive(bytes(data))
+
+    def _pause(self) -> None:
+        self._receive(wire.encode(wire.PAUSE, b""))
+
+    def _start(self) -> None:
+        self._receive(wire.encode(wire.START, b""))
+
+    def _acknowledge(self) -> None:
+        """Something that was sent, most of the time."""
+        number = self._program.byte()
+        if self._heard and number < 240:
+            number = max(self._heard) - number % len(self._heard)
+        content = {"AcknowledgedMessageSequenceNumber": number - (number == 255) * 300}
+        self._receive(wire.encode(wire.ACKNOWLEDGE, json.dumps(content).encode(), flags=3))
+
+    def _acknowledge_all(self) -> None:
+        for data in list(self._heard.values())[-300:]:
+            self._receive(wire.acknowledge(wire.decode(data)))
+
+    def _acknowledge_oddly(self) -> None:
+        payload = b'{"AcknowledgedMessageSequenceNumber":' + self._program.chunk() + b"}"
+        self._receive(wire.encode(wire.ACKNOWLEDGE, payload, flags=3))
+
+    def _close_channel(self) -> None:
+        payload = b'{"Output":' + self._program.chunk() + b"}"
+        self._receive(wire.encode(wire.CHANNEL_CLOSED, payload, flags=3))
+
+    # What the owner does.
+
+    def _open(self) -> None:
+        try:
+            opened = self._channel.open_stream()
+        except LocalProtocolError:
+            assert self._channel.port is None or not self._channel.ready
+        else:
+            self._streams += [opened] if opened and len(self._streams) < MAX_STREAMS else []
+            self._next = self._channel._receiver.expected
+
+    def _write(self) -> None:
+        place, data = self._program.byte(), self._program.chunk()
+        if self._streams:
+            try:
+                self._streams[place % len(self._streams)].write(data * (1 + place // 64))
+            except LocalProtocolError:
+                assert place % len(self._streams) < len(self._streams), "closed before"
+
+    def _end(self) -> None:
+        place = self._program.byte()
+        if self._streams and place & 1:
+            self._streams[place // 2 % len(self._streams)].close()
+        elif self._streams:
+            self._streams[place // 2 % len(self._streams)].abort()
+
+    def _reconnect(self) -> None:
+        self._channel.open("another token", "request-id", self._now)
+
+    def _toggle_writable(self) -> None:
+        self._channel.writable = not self._channel.writable
+
+    def _terminate(self) -> None:
+        self._channel.terminate()
+
+    def _read_late(self) -> None:
+        self._channel.reading_resumed(self._now)
+
+    def _wait(self) -> None:
+        self._now += (self._program.byte() + 1) / 64
+        self._channel.handle_timer(self._now)
+
+    def _wait_for_timer(self) -> None:
+        """A timer that was handled is over: a driver would spin otherwise."""
+        for _ in range(50):
+            timer = self._channel.get_timer()
+            if timer is None:
+                return
+            self._now = max(self._now, timer)
+            self._channel.handle_timer(self._now)
+            self._flush()
+            timer = self._channel.get_timer()
+            if timer is None or timer > self._now:
+                return
+        raise AssertionError("a timer is due for ever")
+
+    # What holds after each step.
+
+    def _flush(self) -> list[int]:
+        """Send all there is; the numbers that are acknowledged."""
+        acknowledged: list[int] = []
+        for _ in range(MAX_ROUNDS):
+            messages = self._channel.data_to_send(self._now)
+            if not messages:
+                break
+            for data in messages:
+                self._look_at(data, acknowledged)
+        else:
+            raise AssertionError("there is always more to send")
+        self._read()
+        self._check_state()
+        self._flushed = True
+        return acknowledged
+
+    def _look_at(self, data: bytes, acknowledged: list[int]) -> None:
+        message = wire.decode(data)
+        assert len(message.payload) <= 1024 or message.payload_type == wire.HANDSHAKE_RESPONSE
+        if message.type == wire.ACKNOWLEDGE:
+            acknowledged.append(wire.acknowledged(message))
+            return
+        assert message.type == wire.INPUT
+        if message.number in self._heard:
+            assert self._heard[message.number] == data, "sent again, and not the same"
+        else:
+            assert message.number == len(self._heard), "a number is left out"
+            self._heard[message.number] = data
+
+    def _read(self) -> None:
+        self._channel.events()
+        if self._channel.port is not None:
+            for touched in self._channel.port.touched():
+                self._got += len(touched.take_received())
+            for relieved in self._channel.port.relieved():
+                assert relieved.low_water is None
+        assert self._got <= self._fed
+
+    def _check_state(self) -> None:
+        sender, receiver = self._channel._sender, self._channel._receiver
+        timer = self._channel.get_timer()
+        assert timer is None or math.isfinite(timer)
+        assert self._channel.stalled_for(self._now) >= 0.0
+        assert self._channel.idle <= sender.idle
+        assert self._channel.acknowledged <= self._channel.sent == len(self._heard)
+        assert sender.window.in_flight == sum(len(m.wire) for m in sender._in_flight.values())
+        assert not set(sender._in_flight) & set(sender._lost)
+        assert len(sender._in_flight) + len(sender._lost) <= sender.next_number
+        kept = sum(len(message.payload) for message in receiver._waiting.values())
+        assert kept == receiver._waiting_bytes <= self._fed
+        assert all(number >= receiver.expected for number in receiver._waiting)
+
+    STEPS = (
+        _raw,
+        _output,
+        _any_type,
+        _out_of_order,
+        _far_ahead,
+        _frame,
+        _frame,
+        _frame,
+        _flag,
+        _any_message,
+        _corrupted,
+        _pause,
+        _start,
+        _acknowledge,
+        _acknowledge,
+        _acknowledge_all,
+        _acknowledge_oddly,
+        _close_channel,
+        _open,
+        _write,
+        _write,
+        _end,
+        _reconnect,
+        _toggle_writable,
+        _terminate,
+        _read_late,
+        _wait,
+        _wait_for_timer,
+    )
+
+
+def number_of(data: bytes) -> int | None:
+    """The number of a valid message of the agent's stream, read by the rules alone."""
+    if len(data) < 120:
+        return None
+    length, kind, _, created, number, _, _, digest, _, _ = wire.HEADER.unpack_from(data)
+    if kind.strip(b" \0").decode("latin-1") != wire.OUTPUT_DATA or length < 116:
+        return None
+    size, payload = data[length : length + 4], data[length + 4 :]
+    if size != len(payload).to_bytes(4) or not created or number < 0:
+        return None
+    if payload and hashlib.sha256(payload).digest() != digest:
+        return None
+    return int(number)
+
+
+def fuzz(data: bytes) -> None:
+    Life(data).run()
+
+
+def step(name: str, *rest: int) -> bytes:
+    names = [method.__name__ for method in Life.STEPS]
+    return bytes((names.index(name), *rest))
+
+
+def seeds() -> list[bytes]:
+    """What recorded agents sent, as raw messages; and lives with everything in them."""
+    found = []
+    for name in vectors.NAMES:
+        lines = vectors.read(name)
+        messages = [line.data for line in lines if line.way.endswith("->client") and line.data]
+        messages = messages or [line.data for line in lines if line.way == "agent->gateway"]
+        steps = [step("_raw") + chunk(data) for data in messages if 0 < len(data) < 900]
+        found.append(b"\6" + step("_open").join(steps[:5]))
+    hello = chunk(b"hello")
+    for kind in (0x35, 0x36, 0x30, 0x33):
+        odd = [step("_any_type", number) for number in range(16)]
+        found += [bytes((kind,)) + (chunk(data)).join([*odd, b""]) for data in (b"", b"\0\0\3")]
+    for kind in range(0x30, 0x38):
+        found.append(
+            bytes((kind,))
+            + step("_write", 0) + hello
+            + step("_wait_for_timer") * 2
+            + step("_acknowledge_all")
+            + step("_frame", 2, 0) + hello
+            + step("_flag", 3)
+            + step("_frame", 1, 0)
+            + step("_open")
+            + step("_write", 255) + chunk(bytes(1000))
+            + step("_acknowledge", 0) * 2
+            + step("_wait_for_timer") * 3
+            + step("_acknowledge", 3)
+            + step("_out_of_order", 66) + hello
+            + step("_output") + hello
+            + step("_end", 1)
+            + step("_terminate")
+        )  # fmt: skip
+        found.append(
+            bytes((kind,))
+            + step("_pause")
+            + step("_write", 64) + chunk(bytes(700))
+            + step("_start")
+            + step("_reconnect")
+            + step("_wait_for_timer")
+            + step("_acknowledge_all")
+            + step("_toggle_writable")
+            + step("_write", 64) + chunk(bytes(700))
+            + step("_read_late")
+            + step("_toggle_writable")
+            + step("_any_message", 3) + hello
+            + step("_acknowledge_oddly") + chunk(b"1.5")
+            + step("_corrupted") + chunk(bytes((3, 50)))
+            + step("_far_ahead", 2)
+            + step("_end", 0)
+            + step("_close_channel") + chunk(b'"over"')
+        )  # fmt: skip
+    return found
