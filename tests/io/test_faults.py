@@ -335,13 +335,23 @@ async def test_an_agent_of_ones_own_may_come_back_in_time(port: str) -> None:
 # Limits.
 
 
-async def test_a_session_without_data_ends(port: str) -> None:
-    async with far(idle_timeout=2 * QUIET) as client:
-        await client.ready(FORWARD, portNumber=port)
-        await client.open_stream(3)
-        for _ in range(3):
+@pytest.mark.parametrize("talker", ["client", "destination"])
+async def test_a_session_without_data_ends(talker: str) -> None:
+    async def tick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        for _ in range(4 if talker == "destination" else 0):
             await asyncio.sleep(QUIET)
-            assert await is_answered(client)
+            writer.write(b"x")
+        await asyncio.Event().wait()
+
+    async with destination(tick) as port, far(idle_timeout=2 * QUIET) as client:
+        await client.ready(FORWARD, portNumber=port)
+        await client.open_stream(3, b"?")
+        for _ in range(4 if talker == "client" else 0):
+            await asyncio.sleep(QUIET)
+            await client.send(wire.frame(wire.PSH, 3, b"x"))
+        if talker == "destination":
+            await client.until(lambda: client.frames.data(3) == b"xxxx")
         started = time.monotonic()
         last = client.received[-1]
         while client.loopback.sessions:
@@ -403,12 +413,13 @@ async def test_pings_are_answered_while_a_destination_reads_nothing() -> None:
 
 async def test_leaving_waits_for_no_fault(port: str, clean: None) -> None:
     loop = asyncio.get_running_loop()
-    timers = getattr(loop, "_scheduled", [])  # uvloop does not show its own
-    before = set(timers)
+    before = set(timers(loop))
     async with far(idle_timeout=60, max_duration=60, agent_away_limit=60) as client:
         await client.ready(FORWARD, portNumber=port)
         await client.open_stream(3, b"x")
         client.loopback.impair(delay=60, seconds=60)
+        await send_some(client, 1)
+        await client.call("DescribeInstanceInformation")
         client.loopback.kill_agents()
         client.loopback.blackhole_clients(60, new=True)
         opening = asyncio.ensure_future(client.connect())
@@ -418,9 +429,12 @@ async def test_leaving_waits_for_no_fault(port: str, clean: None) -> None:
         assert time.monotonic() - started < 1.0
         await asyncio.wait((opening,))
         assert opening.exception() is not None
-    left = [timer for timer in timers if timer not in before and not timer.cancelled()]
-    ours = [timer for timer in left if "loopback" in repr(timer)]
-    assert not ours
+    left = [timer for timer in timers(loop) if timer not in before and not timer.cancelled()]
+    assert not left
+
+
+def timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
+    return list(getattr(loop, "_scheduled", []))  # uvloop does not show its own
 
 
 # By HTTP.
