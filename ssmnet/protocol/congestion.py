@@ -125,6 +125,10 @@ class CongestionControl:
             self.window, self._slow_start = self._before_restart
             self._before_restart = None
 
+    def forget_restart(self) -> None:
+        """The last restart was right, and so were those before."""
+        self._before_restart = None
+
     def _sample(self, round_trip: float, now: float) -> None:
         if self._base == _INFINITY:
             self._base_until = now + BASE_LIFETIME

@@ -10,7 +10,7 @@ message, so the sender knows what is missing and repairs several losses in one r
   is in flight;
 - what is given up waits as *lost*, goes out again before anything new, and still counts as
   acknowledged if the first transmission turns out to have arrived. After a timeout that shows that
-  nothing was lost but time, and the timeout is undone.
+  nothing was lost but time, and the timeout is undone. What went with a connection stays lost.
 
 A message is on the sender's list before its bytes leave, so no acknowledgement can come too early,
 and nothing is ever dropped from the list: who has more to send waits for the window.
@@ -47,7 +47,7 @@ class _Sent(msgspec.Struct, gc=False):
     wire: bytes
     order: int  # of this transmission among all
     sent_at: float
-    first_order: int
+    first_order: int  # of its transmissions on this connection
     first_sent_at: float
     repeated: bool = False  # or read late: its acknowledgement does not tell the round trip
 
@@ -78,6 +78,7 @@ class StreamSender:
         self.progress_at = self._waiting_since = float("-inf")
         self._lowest = 0
         self._order = 0
+        self._first_order = 0  # of this connection
         self._highest_acknowledged = -1  # order of transmission
         self._in_flight: dict[int, _Sent] = {}  # in order of transmission
         self._lost: dict[int, _Sent] = {}
@@ -139,8 +140,9 @@ class StreamSender:
         while (number := heappop(self._lost_numbers)) not in self._lost:
             pass
         sent = self._lost.pop(number)
-        sent.order = self._order
-        sent.sent_at = now
+        if sent.order < self._first_order:
+            sent.first_order, sent.first_sent_at = self._order, now
+        sent.order, sent.sent_at = self._order, now
         sent.repeated = True
         self._transmit(sent, now)
         self.retransmissions += 1
@@ -152,7 +154,7 @@ class StreamSender:
         if sent is not None:
             self.window.in_flight -= len(sent.wire)
         elif (sent := self._lost.pop(number, None)) is not None:
-            self._came_late = self._timed_out
+            self._came_late |= self._timed_out and sent.order >= self._first_order
         else:
             # A duplicate's: nothing new, but the path lives.
             self._heard = True
@@ -198,19 +200,24 @@ class StreamSender:
         """Give up what is overdue; ``resend`` has it then."""
         if self._in_flight and now >= self._waiting_since + self.round_trip_time.timeout:
             self.round_trip_time.back_off()
-            self.restart(now)
+            self._give_up_all(now)
             self._timed_out = True
         elif self._loss_timer is not None and now >= self._loss_timer:
             self._find_losses(now)
             self._follow()
 
     def restart(self, now: float) -> None:
-        """Give up all that is in flight and start with a small window."""
+        """On a new connection: give up all that is in flight and start with a small window."""
+        self._give_up_all(now)
+        self._timed_out = self._came_late = False
+        self._first_order = self._order
+        self._congestion.forget_restart()
+
+    def _give_up_all(self, now: float) -> None:
         self._lost.update(self._in_flight)
         self._in_flight.clear()
         self._lost_numbers = sorted(self._lost)
         self._loss_timer = None
-        self._timed_out = False
         self.window.in_flight = 0
         self._waiting_since = now
         self._congestion.restart()
@@ -240,12 +247,13 @@ class StreamSender:
         """What was given up arrives without a second transmission: it was only held up."""
         self._timed_out = self._came_late = False
         outstanding = [*self._in_flight.values(), *self._lost.values()]
+        outstanding = [sent for sent in outstanding if sent.order >= self._first_order]
         outstanding.sort(key=lambda sent: sent.first_order)
         for sent in outstanding:
             sent.order, sent.sent_at = sent.first_order, sent.first_sent_at
+            self._lost.pop(sent.sequence_number, None)
         self._in_flight = {sent.sequence_number: sent for sent in outstanding}
-        self._lost.clear()
-        self._lost_numbers.clear()
+        self._lost_numbers = sorted(self._lost)
         self.window.in_flight = sum(len(sent.wire) for sent in outstanding)
         self._congestion.undo_restart()
 

@@ -202,6 +202,16 @@ def test_a_restart_is_not_undone_once_there_is_news_of_the_path() -> None:
     assert control.window == small
 
 
+def test_a_restart_that_was_right_is_not_undone_and_neither_are_those_before() -> None:
+    control = CongestionControl(MAX)
+    rounds(control, 0.05, 3)
+    control.restart()
+    control.restart()
+    control.forget_restart()
+    control.undo_restart()
+    assert control.window == MIN_WINDOW
+
+
 def test_a_busy_path_is_measured_with_half_a_window_and_then_as_before() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmnet.protocol.congestion import MIN_WINDOW
 from ssmnet.protocol.message import AgentMessage, MessageType, PayloadType, message_ids, parse
 from ssmnet.protocol.recovery import INITIAL_TIMEOUT, MAX_TIMEOUT
 from ssmnet.protocol.stream import StreamReceiver, StreamSender
@@ -412,6 +413,54 @@ def test_a_resume_with_thousands_in_flight_is_quick() -> None:
     assert transfer.done
     assert transfer.sender.retransmissions == in_flight
     assert transfer.now < cut + 30 * RTT
+
+
+def test_a_late_acknowledgement_brings_nothing_back_that_went_with_the_last_connection() -> None:
+    sender = new_sender()
+    wires = send(sender, 200)
+    sender.restart(1.0)
+    again = resend_all(sender, 1.0)
+    timer = sender.get_timer()
+    assert timer is not None
+    sender.handle_timer(timer)
+    acknowledge(sender, again[:1], timer + 0.1)
+    # Of those that went out since, it undoes the timeout; the others have not been sent again.
+    assert sender.window.in_flight == sum(len(wires[number]) for number in again[1:])
+    assert sender.window.limit < 2 * MIN_WINDOW
+    acknowledge(sender, again[1:], timer + 0.1)
+    assert resend_all(sender, timer + 0.1)[0] == again[-1] + 1
+
+
+def test_a_timeout_of_the_last_connection_is_not_undone_on_the_next() -> None:
+    sender = new_sender()
+    send(sender, 20)
+    sender.handle_timer(INITIAL_TIMEOUT)
+    sender.acknowledge(0)  # and the connection is lost before the end of the burst
+    sender.restart(1.0)
+    sender.settle(1.0)
+    assert sender.window.in_flight == 0
+    assert resend_all(sender, 1.0)[0] == 1
+
+
+def test_an_acknowledgement_that_the_last_connection_left_behind_undoes_nothing() -> None:
+    sender = new_sender()
+    send(sender, 200)
+    sender.restart(1.0)
+    assert len(resend_all(sender, 1.0)) < 100
+    timer = sender.get_timer()
+    assert timer is not None
+    sender.handle_timer(timer)
+    acknowledge(sender, [100], timer)
+    assert sender.window.in_flight == 0
+
+
+def test_the_round_trip_is_not_measured_over_a_reconnect() -> None:
+    sender = new_sender()
+    send(sender, 1)
+    sender.restart(30.0)
+    resend_all(sender, 30.0)
+    acknowledge(sender, [0], 30.1)
+    assert sender.round_trip_time.smoothed == pytest.approx(0.1)
 
 
 def test_time_spent_not_reading_is_no_sign_of_loss() -> None:
