@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,6 +23,7 @@ from .protocol.events import Event
 from .protocol.port import PortStream
 from .protocol.reconnect import Liveness, Verdict
 from .protocol.smux import Multiplexer, MuxStream
+from .reading import ReadingGate
 from .transport import StreamTransport
 
 logger = logging.getLogger("ssmnet.driver")
@@ -32,8 +34,6 @@ WRITE_LIMIT = 4 * 1024 * 1024
 AWAY_TIMEOUT = 30.0
 # How long a stream whose reader takes nothing may keep all others of its session waiting.
 STALL_TIMEOUT = 300.0
-# A reader that is slow stops the session again and again: a stop counts for so long after it.
-RECENT = 2.0
 
 
 class WebSocket(Protocol):
@@ -119,7 +119,7 @@ class Driver:
         )
         self.websocket: WebSocket | None = None
         self.heard = False  # on the present WebSocket
-        self.drained = asyncio.Event()
+        self._drained = asyncio.Event()
         self._owner = owner
         self._clock = clock
         self._wall_clock = wall_clock
@@ -129,11 +129,9 @@ class Driver:
         self._connected_at = 0.0
         self._closed = False
         self._busy = False
-        # Who can take no more, and when the one that takes nothing at all is given up.
-        self._holding: dict[object, asyncio.TimerHandle | None] = {}
-        self._held_since = 0.0
-        self._last_hold = 0.0
-        self._read_since = 0.0
+        self._reading = ReadingGate(clock, self._pause_reading, self._resume_reading)
+        self._unwritten = 0
+        self._draining = False
         self._when_roomy: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -150,7 +148,7 @@ class Driver:
         self._liveness = Liveness(now, self._wall_clock())
         self.channel.writable = True
         websocket.write_text(self.channel.open(token, self._uuid(), now))
-        if self._holding:
+        if not self._reading.is_open:
             websocket.pause_reading()
         self.flush()
 
@@ -177,10 +175,8 @@ class Driver:
         if self.websocket is None:
             return 0.0
         now = self._clock()
-        if self._holding:
-            return max(self._last_hold, now - self._held_since)
-        recently = self._last_hold if now < self._read_since + RECENT else 0.0
-        return max(recently, min(self.channel.stalled_for(now), now - self._connected_at))
+        unacknowledged = min(self.channel.stalled_for(now), now - self._connected_at)
+        return max(self._reading.held_for, unacknowledged if self._reading.is_open else 0.0)
 
     def create_stream(self, protocol: asyncio.Protocol) -> StreamTransport:
         """A stream, whose protocol hears of it once it is open."""
@@ -220,16 +216,21 @@ class Driver:
             self._busy = False
         self._arm_timer()
 
+    def drain(self) -> asyncio.Event:
+        """What is set when all that was written has arrived where it was to go, or never will."""
+        self._draining = True
+        if self.channel.delivered:
+            self._drained.set()
+        return self._drained
+
     def close(self, error: Error) -> None:
         """Close the WebSocket and every stream, whose protocols are told ``error``."""
         self._closed = True
         self._when_roomy = None
-        self.drained.set()
+        self._drained.set()
         if self._timer is not None:
             self._timer.cancel()
-        for stall_timer in self._holding.values():
-            if stall_timer is not None:
-                stall_timer.cancel()
+        self._reading.close()
         if self.websocket is not None:
             self.websocket.close()
             self.websocket = None
@@ -257,16 +258,12 @@ class Driver:
 
     def hold_reading(self, holder: StreamTransport) -> None:
         """Stop reading until ``holder`` allows it again: it can take no more."""
-        if holder not in self._holding:
-            timer = self._loop.call_later(self._stall_timeout, self._give_up_reader, holder)
-            self._hold(holder, timer)
+        give_up = partial(self._give_up_reader, holder)
+        self._reading.hold(holder, timeout=self._stall_timeout, give_up=give_up)
 
     def allow_reading(self, holder: StreamTransport) -> None:
         """``holder`` can take more."""
-        if holder in self._holding:
-            if (timer := self._holding[holder]) is not None:
-                timer.cancel()
-            self._release(holder)
+        self._reading.allow(holder)
 
     def stream_closed(
         self, transport: StreamTransport, stream: MuxStream | PortStream | None
@@ -297,11 +294,11 @@ class Driver:
         self.flush()
         for event in self.channel.events():
             self._owner.channel_event(event)
-        if self.channel.idle:
-            self.drained.set()
+        if self._draining and self.channel.delivered:
+            self._drained.set()
         websocket = self.websocket
         if websocket is not None and websocket.write_buffer_size > WRITE_LIMIT:
-            self._hold(websocket)
+            self._reading.hold(websocket)
 
     def pause_writing(self) -> None:
         """The WebSocket's buffer is full."""
@@ -310,32 +307,22 @@ class Driver:
     def resume_writing(self) -> None:
         """The WebSocket's buffer has room again."""
         self.channel.writable = True
-        self._release(self.websocket)
+        self._reading.allow(self.websocket)
         self.flush()
 
     def connection_lost(self, reason: str) -> None:
         """The WebSocket is gone; the session may not be."""
-        self._holding.pop(self.websocket, None)
+        self._reading.forget(self.websocket)
         self.websocket = None
         self._owner.websocket_lost(reason)
 
-    def _hold(self, holder: object, timer: asyncio.TimerHandle | None = None) -> None:
-        if not self._holding:
-            self._held_since = self._clock()
-        self._holding[holder] = timer
+    def _pause_reading(self) -> None:
         if self.websocket is not None:
             self.websocket.pause_reading()
 
-    def _release(self, holder: object) -> None:
-        if holder not in self._holding:
-            return
-        del self._holding[holder]
-        if self._holding:
-            return
-        now = self._clock()
-        self._last_hold = now - self._held_since
-        self._read_since = now
+    def _resume_reading(self) -> None:
         if self.websocket is not None:
+            now = self._clock()
             self._liveness.postpone(now, self._wall_clock())
             self.channel.reading_resumed(now)
             self.websocket.resume_reading()
@@ -400,18 +387,27 @@ class Driver:
 
     def _next_due(self) -> float | None:
         due = self.channel.get_timer()
-        if self.websocket is None or self._holding:
+        if self.websocket is None or not self._reading.is_open:
             # What we wait for may come with the next WebSocket, or has come and was not read. Both
             # set the timer. Only the handshake has a deadline that does not stand still.
-            return None if self.channel.ready else due
+            due = None if self.channel.ready else due
+        if not self._watches_liveness():
+            return due
         return self._liveness.due if due is None else min(due, self._liveness.due)
+
+    def _watches_liveness(self) -> bool:
+        """Not while a stream keeps us from reading. A gateway that does not read may be dead."""
+        websocket = self.websocket
+        return websocket is not None and (
+            self._reading.is_open or self._reading.held_only_by(websocket)
+        )
 
     def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
         if (due := self._next_due()) is not None and due <= now:
             try:
-                if (due := self.channel.get_timer()) is not None and due <= now:
+                if self._reading.is_open or not self.channel.ready:
                     self.channel.handle_timer(now)
             except Error as error:
                 self._owner.channel_failed(error)
@@ -421,9 +417,12 @@ class Driver:
 
     def _check_liveness(self, now: float) -> None:
         websocket = self.websocket
-        if websocket is None or self._holding or now < self._liveness.due:
+        if websocket is None or not self._watches_liveness() or now < self._liveness.due:
             return
         heard, websocket.heard = websocket.heard, False
+        unwritten, self._unwritten = self._unwritten, websocket.write_buffer_size
+        if not self._reading.is_open:
+            heard = self._unwritten < unwritten
         match self._liveness.check(heard, now, self._wall_clock()):
             case Verdict.ASK:
                 websocket.ping()

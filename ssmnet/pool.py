@@ -28,8 +28,9 @@ logger = logging.getLogger("ssmnet.pool")
 
 # How long a connection waits for a session before it is reset.
 WAIT_TIMEOUT = 30.0
-# How long the last bytes of a session that is not needed any more may take to arrive.
-RETIRED_DRAIN_TIMEOUT = 30.0
+# How long the last bytes of a session that is not needed any more may take to arrive: there is no
+# hurry, and the agent may hold megabytes for a slow destination.
+RETIRED_DRAIN_TIMEOUT = 600.0
 # Each destination that does not read takes a session out of use; somewhere that ends.
 MAX_SESSIONS = 8
 
@@ -96,7 +97,8 @@ class SessionPool:
         self._restarts = Restarts((random or SystemRandom()).random, limit=max_restarts)
         self._loop = asyncio.get_running_loop()
         self._sessions: list[Session] = []  # the newest last
-        self._last_id = ""
+        self._retired: set[Session] = set()  # with last bytes on their way
+        self._newest_id = ""
         self._waiting: dict[Waiting, None] = {}
         self._starting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,8 +112,8 @@ class SessionPool:
 
     @property
     def session_id(self) -> str:
-        """AWS's name for the newest session, or the last."""
-        return self._sessions[-1].session_id if self._sessions else self._last_id
+        """AWS's name for the newest session."""
+        return self._newest_id
 
     @property
     def sessions(self) -> int:
@@ -150,7 +152,7 @@ class SessionPool:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait((self._starting,))
-        for session in self._sessions:
+        for session in (*self._sessions, *self._retired):
             self._spawn(session.close(drain=drain))
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -159,8 +161,9 @@ class SessionPool:
 
     def _choose(self) -> Session | None:
         """The session for the next connection; None when it has to wait for another to start."""
-        if not self._sessions or (session := self._fittest()) is not None:
-            return session if self._sessions else None
+        fittest = self._fittest()
+        if fittest is not None or not self._sessions:
+            return fittest
         newest = self._sessions[-1]
         unfit = self._unfitness(newest)
         if unfit is None or (self._starting is None and not self._replace(unfit)):
@@ -221,24 +224,29 @@ class SessionPool:
 
     def _add(self, session: Session) -> None:
         session.on_unused = self._unused
+        self._newest_id = session.session_id
         self._sessions.append(session)
         self._spawn(self._watch(session))
-        for other in self._sessions:
+        for other in tuple(self._sessions):
             self._unused(other)
         self._place_waiting()
 
     def _unused(self, session: Session) -> None:
         """A session without connections is closed, unless the next one may come to it."""
-        needed = session is self._sessions[-1] or session is self._fittest()
-        if not needed and not session.streams and session.ended is None:
+        if session.streams or session not in self._sessions:
+            return
+        if session is not self._sessions[-1] and session is not self._fittest():
+            self._sessions.remove(session)
+            self._retired.add(session)
             self._spawn(session.close(drain=RETIRED_DRAIN_TIMEOUT))
 
     async def _watch(self, session: Session) -> None:
         """Wait for the end of a session, and see whether another is to follow."""
         began = self._clock()
         error = await self._end_of(session)
-        self._last_id = session.session_id
-        self._sessions.remove(session)
+        self._retired.discard(session)
+        if session in self._sessions:
+            self._sessions.remove(session)
         if not self._sessions and self._starting is None and not self._ended.done():
             named = isinstance(error, SessionClosed) and bool(error.output)
             delay = self._restarts.after(self._clock() - began, for_a_reason=named)

@@ -370,11 +370,9 @@ class Session:
             logger.warning("session %s: cannot terminate it: %s", self.session_id, error)
 
     async def _drain(self, patience: float) -> None:
-        drained = self._driver.drained
-        drained.clear()
-        if not self._driver.channel.idle:
-            try:
-                async with asyncio.timeout(patience):
-                    await drained.wait()
-            except TimeoutError:
-                logger.info("session %s: closed before all was acknowledged", self.session_id)
+        try:
+            async with asyncio.timeout(patience):
+                await self._driver.drain().wait()
+        except TimeoutError:
+            if patience:
+                logger.warning("session %s: closed before all had arrived", self.session_id)

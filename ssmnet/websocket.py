@@ -158,6 +158,11 @@ def _explain(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         # Its own text shows objects of ours.
         return f"{error.host}:{error.port}: {_one_line(error.os_error)}"
+    # Nor are URLs for everyone: one may be presigned, and a proxy's hold a password.
+    if isinstance(error, aiohttp.ClientResponseError):
+        return " ".join(error.message.split()) or "its answer is not HTTP"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "its URL or its proxy's is not valid"
     return _one_line(error)
 
 

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_version errors output runner testing.link testing.clock",
         "events bind stream_url aws_credentials aws_errors",
         "protocol",
-        "transport websocket",
+        "transport websocket reading",
         "driver",
         "session",
         "forward",

@@ -233,6 +233,14 @@ class DataChannel:
         return self._sender.idle and (self.port is None or self.port.idle)
 
     @property
+    def delivered(self) -> bool:
+        """Whether all that was written to streams that are closed has reached its destination.
+
+        An acknowledgement says that it has reached the agent, which may hold megabytes.
+        """
+        return self.idle and (self.port is None or not self.port.closing)
+
+    @property
     def sent(self) -> int:
         """How many messages have been sent."""
         return self._sender.next_number

@@ -90,6 +90,11 @@ class BasicPort:
         """Whether there is nothing to take."""
         return not self._stream or not (self._stream.unsent or self._stream._closing)
 
+    @property
+    def closing(self) -> bool:
+        """Whether the end of a connection has not been confirmed."""
+        return self._disconnecting
+
     def open_stream(self) -> PortStream | None:
         """The next connection; None while there is one, or where there can't be another."""
         if self._stream or self._disconnecting or (self._used and not self._reusable):

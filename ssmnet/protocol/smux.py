@@ -202,6 +202,14 @@ class Multiplexer:
         """Whether there is nothing to take."""
         return not self._turns and not self._to_open
 
+    @property
+    def closing(self) -> bool:
+        """Whether a stream that we have closed waits for the agent to be done with it.
+
+        The agent answers our FIN with its own when it has written everything to the destination.
+        """
+        return any(stream._closing for stream in self._streams.values())
+
     def open_stream(self) -> MuxStream:
         """A new stream. Its SYN goes out by ``take``; nothing ever confirms it."""
         self._last_id += 2

@@ -41,9 +41,16 @@ class Tunnel:
         self.listener = listener
         self.pool = pool
         self.events = events
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.listener.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener.port)
+        self._writers.append(writer)
+        return reader, writer
+
+    def drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def echo(self, text: bytes) -> bytes:
         reader, writer = await self.connect()
@@ -94,11 +101,13 @@ async def tunnel(
 
     pool = SessionPool(start, events.add, max_restarts=max_restarts, max_age=max_age)
     listener = Listener(pool.dial, "echo", events.add)
+    made = Tunnel(listener, pool, events)
     try:
         await pool.open()
         await listener.listen_tcp()
-        yield Tunnel(listener, pool, events)
+        yield made
     finally:
+        made.drop()
         listener.close()
         await listener.wait_closed(0)
         await pool.close()
@@ -421,3 +430,41 @@ async def test_no_session_beside_the_one_that_was_allowed(
         await asyncio.sleep(0.2)
         assert await it.echo(b"x") == b"x"
         assert ssm_loopback.sessions_started == 1
+
+
+async def test_the_last_bytes_of_a_session_that_retires_have_time(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 20_000
+    async with serving() as server:
+        async with tunnel(ssm_loopback, monkeypatch, port=server.port, max_age=0.5) as it:
+            _, writer = await it.connect()
+            destination = await server.accept()
+            writer.write(data)
+            await writer.drain()
+            await it.seen(lambda event: isinstance(event, Restarted))
+            await eventually(lambda: it.pool._sessions[0].idle)
+            reset_when_sent = it.pool._sessions[0]._driver._transports
+            next(iter(reset_when_sent.values())).close()
+            await eventually(lambda: it.pool.sessions == 1)
+            assert ssm_loopback.sessions == 2
+            assert await destination.rest() == data
+            await eventually(lambda: ssm_loopback.sessions == 1)
+
+
+async def test_but_not_when_all_is_closed(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as server:
+        async with tunnel(ssm_loopback, monkeypatch, port=server.port, max_age=0.5) as it:
+            _, writer = await it.connect()
+            await server.accept()
+            writer.write(bytes(5_000_000))
+            await writer.drain()
+            await it.seen(lambda event: isinstance(event, Restarted))
+            transports = it.pool._sessions[0]._driver._transports
+            next(iter(transports.values())).close()
+            await eventually(lambda: it.pool.sessions == 1)
+            async with asyncio.timeout(DEADLINE):
+                await it.pool.close(drain=0.1)
+            assert ssm_loopback.sessions == 0

@@ -444,7 +444,7 @@ async def test_two_slow_readers_both_have_to_go_on(far: FarEnd, server: Server) 
             connection = await server.accept()
             streams[-1][0].pause_reading()
             sending.append(asyncio.ensure_future(connection.send(data)))
-        await eventually(lambda: len(session._driver._holding) >= 1)
+        await eventually(lambda: not session._driver._reading.is_open)
         for transport, _ in streams:
             transport.resume_reading()
         for _, collector in streams:
@@ -1071,6 +1071,45 @@ async def test_a_gateway_that_falls_silent_is_left_for_another(
         agent.peer.send(agent.push(b"answer"))
         await collector.until_size(6)
         assert agent.access.resumed == 2
+
+
+async def test_a_gateway_that_reads_nothing_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Our acknowledgements pile up, so we do not read either: nothing more would ever happen."""
+    async with by_hand() as (session, agent):
+        monkeypatch.setattr("ssmnet.driver.Liveness", partial(Liveness, interval=0.1))
+        monkeypatch.setattr("ssmnet.driver.WRITE_LIMIT", 100_000)
+        agent.access.resumable = True
+        agent.peer.reset()
+        await agent.take()  # from here on with the short interval
+        deaf = agent.peer
+        for _ in range(100):
+            deaf.send(*(agent.push(b"x") for _ in range(200)))
+            await asyncio.sleep(0)
+        await eventually(lambda: not session._driver._reading.is_open)
+        await agent.take()
+        assert agent.peer is not deaf
+        assert agent.access.resumed == 2
+
+
+async def test_a_session_is_not_closed_before_its_last_bytes_have_arrived(far: FarEnd) -> None:
+    """The agent has acknowledged them long before: it holds megabytes for a slow destination."""
+    data = random.randbytes(5 * MIB)
+    async with serving() as server:
+        session = await far.session(server.port)
+        await session.open()
+        transport, collector = open_stream(session)
+        connection = await server.accept()
+        transport.write(data)
+        await eventually(lambda: session.idle)
+        transport.close()
+        assert await collector.until_lost() is None
+        closing = asyncio.ensure_future(session.close())
+        await asyncio.sleep(0.3)
+        assert await connection.rest() == data
+        await closing
+        assert far.loopback.sessions == 0
 
 
 async def test_data_and_the_end_of_the_session_in_one_read() -> None:

@@ -798,6 +798,20 @@ def test_a_refusal_before_the_handshake_changes_nothing() -> None:
     assert acknowledgements(feed(channel, failed)) == [0]
 
 
+def test_what_was_written_is_delivered_when_the_agent_is_done_with_it() -> None:
+    channel = ready()
+    assert channel.delivered
+    stream = open_stream(channel)
+    stream.write(b"x")
+    stream.close()
+    feed(channel, *answer(*sent_by(channel, 1.0)), now=1.1)
+    assert channel.idle
+    assert not channel.delivered  # the agent may hold it
+    feed(channel, output(smux_frame(FIN, 3), 2), now=1.2)
+    assert channel.delivered
+    assert new_channel().delivered
+
+
 def test_a_session_may_be_kept_alive() -> None:
     channel = ready(channel=new_channel(keep_alive=60.0))
     sent_by(channel, 100.0)

@@ -170,6 +170,17 @@ def test_a_refusal_without_a_connection_means_nothing() -> None:
     assert port.open_stream() is not None
 
 
+def test_a_connection_is_closing_until_its_end_is_confirmed() -> None:
+    port, stream = opened()
+    assert not port.closing
+    stream.close()
+    take_all(port)
+    assert port.closing
+    assert port.take_disconnect()
+    port.disconnected()
+    assert not port.closing
+
+
 def test_refusals_are_counted_until_a_destination_speaks() -> None:
     port = BasicPort(reusable=True)
     for _ in range(3):

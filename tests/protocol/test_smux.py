@@ -409,6 +409,17 @@ def test_what_is_no_frame_ends_the_session(data: bytes) -> None:
         multiplexer.receive(data)
 
 
+def test_a_stream_is_closing_until_the_agent_is_done_with_it() -> None:
+    multiplexer, (stream, _) = opened(2)
+    assert not multiplexer.closing
+    stream.write(b"x")
+    stream.close()
+    take_all(multiplexer)
+    assert multiplexer.closing
+    multiplexer.receive(frame(Command.FIN, 3))
+    assert not multiplexer.closing
+
+
 # --- refusals
 
 
