@@ -10,6 +10,7 @@ missing() {
     command -v curl >/dev/null || echo curl
     command -v ssh >/dev/null || echo openssh-client
     [ -x /usr/sbin/sshd ] || echo openssh-server
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || echo libfaketime
 }
 
 packages=$(missing)
