@@ -1,0 +1,177 @@
+"""What is to happen in a simulation: the network, the far end, the transfers and the faults.
+
+All of it is drawn from a seed, so that the seed is all that one has to remember.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+from .gateway import Network
+from .transfer import Pause, Plan
+
+KIB = 1024
+MIN_BYTES = 200 * KIB  # each way, of all transfers together
+MIN_TRANSFERS = 3
+FOREVER = float("inf")
+
+
+class Kind(Enum):
+    """What can happen to a session; see simulation.Faults."""
+
+    CUT = "the WebSocket breaks"
+    BYE = "the gateway closes the WebSocket"
+    HALF_DEAD = "nothing passes for a while, or for ever"
+    HALF_DEAD_AND_CUT = "nothing passes, and what was sent meanwhile is lost"
+    OUTAGE = "the gateway restarts"
+    UNREACHABLE = "nobody answers, nothing passes"
+    REFUSED = "the WebSocket breaks, and ResumeSession fails a few times"
+    AGENT_AWAY = "the agent's WebSocket is gone for a while"
+    FALSE_PAUSE = "the client, or the agent, is told that the other is away, and it is not"
+    SLEEP = "the client's machine sleeps: its clocks differ afterwards"
+    END = "the session is over, and the client is told"
+    END_UNHEARD = "the session is over, and the client is not told"
+
+
+# How often each happens.
+WEIGHTS = {
+    Kind.CUT: 6,
+    Kind.BYE: 4,
+    Kind.HALF_DEAD: 5,
+    Kind.HALF_DEAD_AND_CUT: 4,
+    Kind.OUTAGE: 3,
+    Kind.UNREACHABLE: 2,
+    Kind.REFUSED: 3,
+    Kind.AGENT_AWAY: 3,
+    Kind.FALSE_PAUSE: 3,
+    Kind.SLEEP: 1,
+    Kind.END: 2,
+    Kind.END_UNHEARD: 2,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Happens ``wait`` seconds and then ``messages`` messages after the last fault was over."""
+
+    kind: Kind
+    messages: int
+    wait: float = 0.0
+    seconds: float = 0.0
+    there: bool = True
+    back: bool = True
+    count: int = 0
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run."""
+
+    seed: int
+    ideal: bool
+    pace: bool
+    network: Network
+    plans: tuple[Plan, ...]
+    faults: tuple[Fault, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """To read."""
+        agent = "an ideal agent" if self.ideal else "an agent with the real one's habits"
+        return [
+            f"seed {self.seed}: {agent}, {'paced' if self.pace else 'not paced'}",
+            str(self.network),
+            *map(str, self.plans),
+            *map(str, self.faults),
+        ]
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of ``seed``."""
+    random = Random(seed)
+    ideal = random.random() < 0.5
+    return Scenario(
+        seed=seed,
+        ideal=ideal,
+        pace=not ideal and random.random() < 0.7,
+        network=_draw_network(random, ideal),
+        plans=(*_draw_plans(random), *_draw_large(random)),
+        faults=tuple(_draw_fault(random) for _ in range(random.randint(2, 6))),
+    )
+
+
+def _draw_network(random: Random, ideal: bool) -> Network:
+    quiet = random.random() < 0.25
+    delay = random.choice((0.0005, 0.005, 0.02, 0.08, 0.15))
+    rate = random.choice((None, None, None, 200_000.0, 1_000_000.0))
+    if quiet:
+        return Network(delay, rate)
+    return Network(
+        delay,
+        rate,
+        # The real agent repairs one message per 100 ms.
+        loss=random.choice((0.0, 0.001, 0.01, 0.05, 0.2) if ideal else (0.0, 0.001, 0.01, 0.03)),
+        duplication=random.choice((0.0, 0.0, 0.02, 0.2)),
+        spread=delay * random.choice((0.0, 0.1, 1.0)),
+        reordering=random.random() < 0.5,
+    )
+
+
+def _draw_plans(random: Random) -> tuple[Plan, ...]:
+    """Shares of what has to go each way."""
+    amount = random.randint(MIN_TRANSFERS, 5)
+    ups = _draw_shares(random, amount)
+    downs = _draw_shares(random, amount)
+    return tuple(
+        Plan(
+            start=random.choice((0.0, 0.0, random.uniform(0, 5))),
+            up=up,
+            down=down,
+            piece=random.choice((700, 4096, 50_000)),
+            gap=random.choice((0.0, 0.0, 0.001, 0.05)),
+            client_ends=random.random() < 0.5,
+            client_pause=_draw_pause(random, down),
+            destination_pause=_draw_pause(random, up),
+        )
+        for up, down in zip(ups, downs, strict=True)
+    )
+
+
+def _draw_large(random: Random) -> tuple[Plan, ...]:
+    """Now and then, a download that is more than a stream may keep while nobody reads it."""
+    if random.random() < 0.9:
+        return ()
+    pause = Pause(random.randint(1, 50 * KIB), random.choice((3.0, 60.0)))
+    return (Plan(start=random.uniform(0, 3), up=1, down=500 * KIB, client_pause=pause),)
+
+
+def _draw_shares(random: Random, amount: int) -> list[int]:
+    weights = [random.choice((0.01, 0.3, 1.0)) for _ in range(amount)]
+    return [round(MIN_BYTES * weight / sum(weights)) + 1 for weight in weights]
+
+
+def _draw_pause(random: Random, size: int) -> Pause | None:
+    if random.random() < 0.75:
+        return None
+    return Pause(random.randint(0, size), random.choice((0.1, 3.0, 60.0)))
+
+
+def _draw_fault(random: Random) -> Fault:
+    kind = random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))[0]
+    both = random.random() < 0.5
+    one_way = random.random() < 0.5
+    seconds = random.choice((0.05, 0.5, 3.0, 20.0))
+    if kind is Kind.HALF_DEAD and random.random() < 0.5:
+        seconds = FOREVER
+    return Fault(
+        kind,
+        messages=random.choice((0, 1, 5, 20, 60)),
+        wait=random.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.1, 1.0, 30.0)),
+        seconds=seconds,
+        there=both or one_way,
+        back=both or not one_way,
+        count=random.randint(1, 5),
+        output=random.choice(("", "Your session timed out due to inactivity.")),
+    )
