@@ -4,6 +4,7 @@ The one seam between botocore's exceptions and ours. It knows them by the names 
 and codes, so that nothing of botocore is imported here and its versions do not matter.
 """
 
+import re
 import shlex
 import sys
 from typing import NamedTuple
@@ -18,6 +19,10 @@ from .errors import (
 )
 
 _MAX_TEXT = 400
+# Of a proxy's URL the user and the password, of a presigned one what makes it one.
+_SECRET = re.compile(
+    r"(?<=://)[^\s\"'<>]*@|(?<=Signature=)\w+|(?i:(?<=x-amz-security-token)[=:])[^\s\"'&]+"
+)
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
@@ -135,8 +140,9 @@ def error_code(error: BaseException | None) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return foreign text as one printable line of bounded length."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * _MAX_TEXT])
+    """Return foreign text as one printable line of bounded length, without secrets of URLs."""
+    public = _SECRET.sub("***", text[: 20 * _MAX_TEXT])
+    printable = "".join(c if c.isprintable() else " " for c in public[: 4 * _MAX_TEXT])
     return " ".join(printable.split())[:_MAX_TEXT]
 
 
@@ -156,7 +162,9 @@ def _explain_answer(error: BaseException, call: Call) -> Error:
         login = login_command(call.profile)
         return CredentialsError(f"the credentials have expired: renew them, or run `{login}`")
     if code in _REJECTED:
-        return CredentialsError(f"AWS rejects the credentials: {said}; check them and the clock")
+        # What follows may repeat the request, with signature and session token.
+        reason = said.partition(". ")[0]
+        return CredentialsError(f"AWS rejects the credentials: {reason}; check them and the clock")
     if code in _THROTTLED:
         return ServiceError(f"AWS throttles {about}: {said}; start fewer at once, or later")
     if code in _BAD_REQUEST:

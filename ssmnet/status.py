@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
+from .errors import Error
 from .events import (
     Closed,
     Disconnected,
@@ -91,6 +93,22 @@ def tell(text: str) -> None:
 def warn(text: str) -> None:
     """Print a line about what may surprise."""
     tell(f"warning: {text}")
+
+
+def tell_traceback(error: BaseException) -> None:
+    """Print where ``error`` and its causes arose, for people who look for a fault.
+
+    Only our own errors and the system's say what happened: what others put into the texts of theirs
+    may be secret, such as a proxy's password or an answer with a token in it.
+    """
+    told = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = f": {cause}" if isinstance(cause, (Error, OSError)) else ""
+        kind = f"{type(cause).__module__}.{type(cause).__qualname__}"
+        told.append("".join(traceback.format_tb(cause.__traceback__)) + kind + text)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    write(sys.stderr, "Traceback, the cause first:\n" + "\n\n".join(reversed(told)))
 
 
 def _print_text(event: Event) -> None:
