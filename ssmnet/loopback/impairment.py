@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from ..testing.link import Fate, Path, harmful
+from ..testing.link import Path, harmful
 
 # More bytes than this on their way make the sender wait: a source that is faster than the delay
 # would fill the memory.
@@ -78,8 +78,6 @@ class Line:
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._path: Path | None = None
-        self._held = 0
-        self._copies = 1
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -87,8 +85,6 @@ class Line:
         """From now on messages take ``path``; None heals. What is on its way arrives at once."""
         self.flush()
         self._path = path
-        if path is not None:
-            path.fate = self._counted(path.fate)
 
     def send(self, data: bytes) -> None:
         """A message to be delivered."""
@@ -96,7 +92,6 @@ class Line:
             self._deliver(data)
             return
         self._path.send(data, self._loop.time())
-        self._held += len(data) * self._copies
         self._arrive()
 
     def flush(self) -> None:
@@ -113,16 +108,7 @@ class Line:
             self._timer = None
         if self._path is not None:
             self._path.cut()
-        self._held = 0
         self._tell_flow()
-
-    def _counted(self, fate: Fate) -> Fate:
-        def counted(n: int, now: float) -> tuple[float, ...]:
-            copies = fate(n, now)
-            self._copies = len(copies)
-            return copies
-
-        return counted
 
     def _arrive(self) -> None:
         """Deliver what is due, and keep one timer for the rest."""
@@ -130,7 +116,6 @@ class Line:
         if path is None:
             return
         for data in path.arrived(self._loop.time()):
-            self._held -= len(data)
             self._deliver(data)
         self._tell_flow()
         self._arm(path.next_event())
@@ -151,7 +136,7 @@ class Line:
         self._arrive()
 
     def _tell_flow(self) -> None:
-        full = self._held > HELD_LIMIT
+        full = self._path is not None and self._path.under_way > HELD_LIMIT
         if full is not self.full:
             self.full = full
             self._flow()

@@ -60,6 +60,10 @@ class Program:
         else:
             os.killpg(self.pid, number)
 
+    def kill(self) -> None:
+        """End it as nothing can be kept from."""
+        self._process.kill()
+
     async def wait(self, timeout: float = TIMEOUT) -> Done:
         """Wait for the end, and for all that was said."""
         async with asyncio.timeout(timeout):
@@ -157,7 +161,7 @@ class FarEnd:
     async def kill(self) -> None:
         """Kill it, so that it has no last word."""
         self.killed = True
-        self._program.send_signal(signal.SIGKILL)
+        self._program.kill()
         await self._program.wait()
 
     async def end(self) -> int:
