@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -21,7 +20,7 @@ from typer.core import TyperCommand
 from ._version import __version__
 from .errors import Error, ListenError, UsageError
 from .output import abandon
-from .status import Output, printer, tell, warn
+from .status import Output, printer, tell, tell_traceback, warn
 
 if TYPE_CHECKING:
     import ssl
@@ -373,7 +372,7 @@ def main() -> None:
         status = 2
     except Error as error:
         if debug:
-            traceback.print_exc()
+            tell_traceback(error)
         tell(f"error: {error}")
         status = 2 if isinstance(error, UsageError) else 1
     except (typer.Abort, KeyboardInterrupt):
@@ -382,6 +381,12 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read our output is gone; nobody to tell.
         abandon(sys.stdout.fileno())
+        status = 1
+    except Exception as error:
+        # A fault of ours or of the machine. What others put into their errors may be secret.
+        if debug:
+            tell_traceback(error)
+        tell(f"error: {type(error).__name__}; --debug shows where")
         status = 1
     sys.exit(status)
 

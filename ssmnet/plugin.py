@@ -19,7 +19,6 @@ import os
 import re
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import REFUSED, Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
@@ -97,7 +96,9 @@ def _start_session(arguments: list[str]) -> bool:
     except Exception as error:
         # A fault of ours or of the machine. What others put into their errors may be secret.
         if os.environ.get("SSMNET_DEBUG"):
-            traceback.print_exc()
+            from .status import tell_traceback
+
+            tell_traceback(error)
         _say(f"Cannot perform start session: {type(error).__name__}; SSMNET_DEBUG=1 shows more")
         return False
     return True
@@ -139,9 +140,12 @@ async def _run(call: _Call, stop: asyncio.Event) -> None:
     """Forward until the session ends or ``stop`` is set. Raises Error when it can't be done."""
     import asyncio
 
+    from .parent import watch_parent
+
     forwarding = asyncio.ensure_future(_forward(call))
     stopping = asyncio.ensure_future(stop.wait())
     _take_signals(stop)
+    watch_parent(stop.set)
     try:
         await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

@@ -12,7 +12,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0h", "-1", "1 h", "h", "1w", "1h30m", "1e3", "٣s", "1_0"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0h", "-1", "1 h", "h", "1w", "1h30m", "1e3", "٣s", "1_0"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration such as 90s"):
         parse_duration(text)

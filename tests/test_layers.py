@@ -20,7 +20,7 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "_version errors output runner testing.link testing.clock",
+        "_version errors output runner parent testing.link testing.clock",
         "events bind stream_url aws_credentials aws_errors",
         "protocol",
         "transport websocket reading",

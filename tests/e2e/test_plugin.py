@@ -129,6 +129,7 @@ class FarEnd:
         by_argument: bool = False,
         profile: str = "",
         stdout: int = asyncio.subprocess.PIPE,
+        caller: tuple[str, ...] = (),
         **changes: str,
     ) -> Plugin:
         """Start the plugin as the AWS CLI does, or, ``by_argument``, as its old versions do."""
@@ -145,7 +146,7 @@ class FarEnd:
             environment[VARIABLE] = response
         request = json.dumps({"Target": self.loopback.target, "Parameters": None})
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ssmnet.plugin"),
+            *(*caller, sys.executable, "-m", "ssmnet.plugin"),
             *(response if by_argument else VARIABLE, self.loopback.region, "StartSession"),
             *(profile, request, self.loopback.endpoint_url),
             env=environment,
@@ -533,6 +534,36 @@ async def test_a_second_signal_does_not_cut_the_end_short(far_end: Start) -> Non
         assert (await plugin.end()).endswith(TERMINATED + plugin.exiting)
         assert plugin.process.returncode == 0
         assert far.loopback.sessions == 0
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="it can't be watched there")
+async def test_it_ends_with_its_caller(far_end: Start) -> None:
+    """One that was killed can't tell us to end, and nobody else ever would."""
+    async with far_end() as far, echoing() as destination:
+        grant = await far.grant(PORT, portNumber=destination)
+        caller = ("sh", "-c", '"$@" & wait', "sh")
+        async with await far.run(grant, caller=caller) as plugin:
+            streams = await far.connect(await plugin.opened())
+            await exchange(streams)
+            plugin.process.kill()
+            assert (await plugin.end()).endswith(TERMINATED + plugin.exiting)
+            assert far.loopback.sessions == 0
+
+
+@posix
+@pytest.mark.parametrize("detach", ["setsid", "nohup"])
+async def test_but_not_when_it_was_detached(far_end: Start, detach: str) -> None:
+    async with far_end() as far, echoing() as destination:
+        grant = await far.grant(PORT, portNumber=destination)
+        caller = ("sh", "-c", f'{detach} "$@" & echo $!; wait', "sh")
+        async with await far.run(grant, caller=caller) as plugin:
+            pid = int(await plugin.line())
+            streams = await far.connect(await plugin.opened())
+            plugin.process.kill()
+            await asyncio.sleep(0.5)  # time to notice, if it did
+            await exchange(streams)
+            os.kill(pid, signal.SIGTERM)
+            assert (await plugin.end()).endswith(TERMINATED + plugin.exiting)
 
 
 @posix
