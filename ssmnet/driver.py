@@ -118,7 +118,7 @@ class Driver:
             keep_alive=keep_alive,
         )
         self.websocket: WebSocket | None = None
-        self.heard = False  # on the present WebSocket
+        self.heard = False  # a message, on the present WebSocket
         self._drained = asyncio.Event()
         self._owner = owner
         self._clock = clock
@@ -281,6 +281,7 @@ class Driver:
 
     def message_received(self, data: memoryview) -> None:
         """A message has come."""
+        self.heard = True
         try:
             self.channel.receive_message(data)
         except Error as error:
@@ -288,7 +289,6 @@ class Driver:
 
     def burst_ended(self) -> None:
         """All messages of one read have come."""
-        self.heard = True
         self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
         self.flush()

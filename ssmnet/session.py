@@ -310,6 +310,7 @@ class Session:
         if self._ended.done():
             websocket.abort()
             raise self._ended.result()
+        self._resumption.connected(self._clock())
         self._driver.use(websocket, grant.token_value)
 
     async def _resume(self, delay: float) -> None:
@@ -323,7 +324,6 @@ class Session:
                     waited = resumption.lasted(self._clock())
                     raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
                 await asyncio.sleep(next_delay)
-            resumption.succeeded()
             self._on_event(events.Resumed(self.session_id, resumption.lasted(self._clock())))
         except Error as error:
             self._end(error)

@@ -21,6 +21,9 @@ SLEPT = 10.0
 # What was connected before is most likely gone then: this much is left to answer.
 PATIENCE_AFTER_SLEEP = 3.0
 
+# A connection that lasts for so long works, if only nobody had anything to say.
+WORKING_TIME = 10.0
+
 # A session that the far end gives up with a reason so soon would be followed by others like it: a
 # host that is forbidden, or has no address.
 SHORT_LIFE = 5.0
@@ -120,15 +123,21 @@ class Resumption:
         self._back_off = BackOff(random)
         self._timeout = timeout
         self._since: float | None = None
+        self._connected_at = float("inf")
+        self._cause = ""
+
+    def connected(self, now: float) -> None:
+        """There is a connection again, or the first."""
+        self._connected_at = now
         self._cause = ""
 
     def lost(self, *, heard: bool, now: float) -> float:
         """A connection is lost: how long to wait before the first try.
 
-        Not at all, unless nothing was ``heard`` on it: then it was no better than a try that
-        failed.
+        Not at all, unless no message was ``heard`` on it and it was soon gone: then it was no
+        better than a try that failed.
         """
-        if heard or self._since is None:
+        if heard or self._since is None or now >= self._connected_at + WORKING_TIME:
             self._since = now
             self._back_off.reset()
             return 0.0
@@ -148,10 +157,6 @@ class Resumption:
         """Whether ``cause`` is another than the last, in a row of tries that are many."""
         known, self._cause = self._cause, cause
         return cause != known
-
-    def succeeded(self) -> None:
-        """There is a connection again."""
-        self._cause = ""
 
 
 class Unfit(Enum):

@@ -16,6 +16,7 @@ from ssmnet.protocol.reconnect import (
     SLEPT,
     STALL_ROUND_TRIPS,
     STALL_TIME,
+    WORKING_TIME,
     BackOff,
     Liveness,
     Restarts,
@@ -129,7 +130,7 @@ def test_a_connection_that_worked_is_resumed_at_once() -> None:
     assert resumption.failed(6.0) == FIRST_DELAY
     assert resumption.failed(7.0) == 2 * FIRST_DELAY
     assert resumption.lasted(7.0) == 2.0
-    resumption.succeeded()
+    resumption.connected(8.0)
     assert resumption.lost(heard=True, now=100.0) == 0.0
     assert resumption.failed(100.0) == FIRST_DELAY
     assert resumption.lasted(101.0) == 1.0
@@ -139,11 +140,23 @@ def test_a_connection_on_which_nothing_came_was_a_try_that_failed() -> None:
     resumption = Resumption(certain, timeout=10.0)
     assert resumption.lasted(0.0) == 0.0
     assert resumption.lost(heard=False, now=0.0) == 0.0
-    resumption.succeeded()
+    resumption.connected(0.5)
     assert resumption.lost(heard=False, now=1.0) == FIRST_DELAY
-    resumption.succeeded()
+    resumption.connected(1.5)
     assert resumption.lost(heard=False, now=2.0) == 2 * FIRST_DELAY
     assert resumption.lasted(3.0) == 3.0
+
+
+def test_unless_it_lasted_though_nobody_had_anything_to_say() -> None:
+    resumption = Resumption(certain, timeout=10.0)
+    resumption.connected(0.0)
+    for hour in range(1, 4):
+        now = 3600.0 * hour
+        assert resumption.lost(heard=False, now=now) == 0.0
+        assert resumption.failed(now + 1.0) == FIRST_DELAY
+        resumption.connected(now + 2.0)
+        assert resumption.lasted(now + 2.0) == 2.0
+    assert resumption.lost(heard=False, now=now + 2.0 + WORKING_TIME / 2) > 0.0
 
 
 def test_there_is_no_end_of_trying() -> None:
@@ -162,7 +175,7 @@ def test_but_a_deadline_may_be_set() -> None:
 def test_a_cause_is_news_once_in_a_row() -> None:
     resumption = Resumption(certain)
     assert [resumption.is_news(cause) for cause in "aabba"] == [True, False, True, False, True]
-    resumption.succeeded()
+    resumption.connected(1.0)
     assert resumption.is_news("a")
 
 
