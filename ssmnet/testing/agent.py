@@ -87,7 +87,8 @@ class AgentSide:
     """One session's agent.
 
     ``send`` takes its messages, ``ended(output)`` is called when it ends the session, and
-    ``connect`` makes the destination of a new connection, ``dial_time`` seconds after it is asked.
+    ``connect`` makes the destination of a new connection, ``dial_time`` seconds after it is asked;
+    None if that is refused.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class AgentSide:
         random: Random,
         send: Callable[[list[bytes]], None],
         ended: Callable[[str], None],
-        connect: Callable[[DestinationSide], Destination],
+        connect: Callable[[DestinationSide], Destination | None],
         dial_time: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -216,8 +217,12 @@ class AgentSide:
     def _dialled(self, connection: int) -> None:
         del self._dials[connection]
         side = DestinationSide(self, connection)
-        self._destinations[connection] = side, self._connect(side)
-        self.core.dialled(connection, self.now)
+        destination = self._connect(side)
+        if destination is None:
+            self.core.dial_failed(connection, "connection refused", self.now)
+        else:
+            self._destinations[connection] = side, destination
+            self.core.dialled(connection, self.now)
         self.flush()
 
     def _arm(self) -> None:

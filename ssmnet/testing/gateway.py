@@ -11,43 +11,13 @@ from random import Random
 from ..errors import ConnectError
 from ..protocol.message import AgentMessage, MessageType
 from .agent import AgentSide, Destination, DestinationSide
-from .link import Path, harmful
+from .link import Network
 from .transcript import Transcript, kind_and_number
 from .websocket import PING, PONG, Handler, Observer, SimulatedWebSocket
 
 CREATED = 1_700_000_000_000
 # After this long the client gives up a connection, or a call, that nothing answers; seconds.
 CONNECT_TIMEOUT = 15.0
-
-
-@dataclass(frozen=True)
-class Network:
-    """How the way between client and gateway is, all the time.
-
-    ``delay`` is one way, ``rate`` in bytes per second, ``spread`` how much later than that a
-    message may come, ``reordering`` whether it may overtake others then. Seconds and shares of 1.
-    ``buffer`` is how many bytes the operating systems and the gateway take before they stop a
-    sender.
-    """
-
-    delay: float
-    rate: float | None = None
-    loss: float = 0.0
-    duplication: float = 0.0
-    spread: float = 0.0
-    reordering: bool = False
-    buffer: int = 256 * 1024
-
-    def path(self, random: Random) -> Path:
-        """One direction of a new connection."""
-        fate = harmful(
-            random.getrandbits(32),
-            loss=self.loss,
-            duplication=self.duplication,
-            spread=self.spread,
-            end=float("inf"),
-        )
-        return Path(self.delay, rate=self.rate, fate=fate, reordering=self.reordering)
 
 
 @dataclass(frozen=True)
@@ -102,7 +72,7 @@ class SimulatedGateway:
         observer: Observer,
         ideal: bool,
         pace: bool,
-        connect: Callable[[DestinationSide, Hosted], Destination],
+        connect: Callable[[DestinationSide, Hosted], Destination | None],
         sessions: dict[str, Hosted],
     ) -> None:
         self.sessions = sessions
@@ -322,7 +292,7 @@ class SimulatedGateway:
             for data in messages:
                 self._transcript.message("< GONE", *kind_and_number(data), len(data))
 
-        def connect(side: DestinationSide) -> Destination:
+        def connect(side: DestinationSide) -> Destination | None:
             session.used_since = min(session.used_since, self._loop.time())
             return self._connect_destination(side, session)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
@@ -145,3 +146,33 @@ class Path:
             if not self._reordering:
                 arrival = self._latest = max(self._latest, arrival)
             heappush(self._flying, (arrival, next(self._order), data))
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the way between two ends is, all the time, in either direction.
+
+    ``delay`` is one way, ``rate`` in bytes per second, ``spread`` how much later than that a
+    message may come, ``reordering`` whether it may overtake others then. Seconds and shares of 1.
+    ``buffer`` is how many bytes the operating systems and the gateway take before they stop a
+    sender.
+    """
+
+    delay: float
+    rate: float | None = None
+    loss: float = 0.0
+    duplication: float = 0.0
+    spread: float = 0.0
+    reordering: bool = False
+    buffer: int = 256 * 1024
+
+    def path(self, random: Random) -> Path:
+        """One direction of a new connection."""
+        fate = harmful(
+            random.getrandbits(32),
+            loss=self.loss,
+            duplication=self.duplication,
+            spread=self.spread,
+            end=float("inf"),
+        )
+        return Path(self.delay, rate=self.rate, fate=fate, reordering=self.reordering)

@@ -5,12 +5,13 @@ All of it is drawn from a seed, so that the seed is all that one has to remember
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from .gateway import Network
-from .transfer import Pause, Plan
+from ..driver import STALL_TIMEOUT
+from .link import Network
+from .traffic import Pause, Plan
 
 KIB = 1024
 MIN_BYTES = 200 * KIB  # each way, of all transfers together
@@ -68,23 +69,35 @@ class Fault:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One run."""
+    """One run.
+
+    ``closing`` befalls what is going on when all is closed at last. A share of ``refusing`` of all
+    connections is refused. The others are as those of Session and SessionPool.
+    """
 
     seed: int
     ideal: bool
     pace: bool
     network: Network
     plans: tuple[Plan, ...]
-    faults: tuple[Fault, ...] = field(default=())
+    faults: tuple[Fault, ...] = ()
+    closing: Fault | None = None
+    refusing: float = 0.0
+    keep_alive: float | None = None
+    max_age: float | None = None
+    stall_timeout: float = STALL_TIMEOUT
 
     def lines(self) -> list[str]:
         """To read."""
         agent = "an ideal agent" if self.ideal else "an agent with the real one's habits"
         return [
             f"seed {self.seed}: {agent}, {'paced' if self.pace else 'not paced'}",
+            f"refusing {self.refusing}, keep-alive {self.keep_alive}, greatest age {self.max_age},"
+            f" stall time-out {self.stall_timeout}",
             str(self.network),
             *map(str, self.plans),
             *map(str, self.faults),
+            f"at the end: {self.closing}",
         ]
 
 
@@ -99,6 +112,11 @@ def draw(seed: int) -> Scenario:
         network=_draw_network(random, ideal),
         plans=(*_draw_plans(random), *_draw_large(random)),
         faults=tuple(_draw_fault(random) for _ in range(random.randint(2, 6))),
+        closing=random.choice((None, None, _draw_fault(random))),
+        refusing=random.choice((0.0, 0.0, 0.0, 0.1, 0.5)),
+        keep_alive=random.choice((None, None, 5.0)),
+        max_age=random.choice((None, None, None, None, 10.0)),
+        stall_timeout=random.choice((STALL_TIMEOUT, 20.0)),
     )
 
 
@@ -134,6 +152,7 @@ def _draw_plans(random: Random) -> tuple[Plan, ...]:
             client_ends=random.random() < 0.5,
             client_pause=_draw_pause(random, down),
             destination_pause=_draw_pause(random, up),
+            abort_after=random.randint(1, down) if random.random() < 0.05 else None,
         )
         for up, down in zip(ups, downs, strict=True)
     )

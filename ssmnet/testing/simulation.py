@@ -21,20 +21,24 @@ from .faults import Faults
 from .gateway import Hosted, SimulatedGateway
 from .invariants import Invariants
 from .scenario import Scenario
+from .traffic import Pause, Plan
 from .transcript import Transcript, Violation
-from .transfer import Pause, Plan, Transfers
+from .transfer import Transfers
 
 # How long anything may take with no fault going on: a WebSocket that is dead is noticed after 32 s,
 # and the next try to resume is at most 15 s away; seconds.
 PATIENCE = 150.0
 # How long a message takes at most that only the agent's resending brings, one after the other.
 REPAIR_TIME = 1.0
-# The client is closed in no more than this; seconds.
-CLOSE_TIME = 60.0
+# How long closing may take: to drain, to terminate by flag and by call, to close the WebSocket;
+# seconds.
+CLOSE_TIME = 25.0
 WALL_CLOCK = 1_700_000_000.0
 LAST_LINES = 300
 # Whatever has happened, the tunnel works in the end.
 LAST_PLAN = Plan(start=0.0, up=1000, down=1000)
+# What is going on when something befalls the end.
+CUT_OFF = Plan(start=0.0, up=100_000, down=100_000)
 
 
 class Failure(AssertionError):
@@ -96,7 +100,9 @@ class _Run:
         self._slept = 0.0
         self._invariants = Invariants(transcript)
         sessions: dict[str, Hosted] = {}
-        self._transfers = Transfers(sessions, transcript)
+        self._transfers = Transfers(
+            sessions, transcript, random=self._random, refusing=scenario.refusing
+        )
         self._gateway = SimulatedGateway(
             scenario.network,
             random=self._random,
@@ -131,8 +137,7 @@ class _Run:
         await self._within(bound, transfers)
         await self._within(PATIENCE, self._transfers.run("the last", LAST_PLAN, pool))
         done = self._loop.time()
-        await self._within(CLOSE_TIME, pool.close())
-        self._gateway.stop()
+        await self._close(pool)
         self._check_end()
         if self._transcript.failed.done():
             raise self._transcript.failed.result()
@@ -145,6 +150,22 @@ class _Run:
             bound=bound,
             lines=lines,
         )
+
+    async def _close(self, pool: SessionPool) -> None:
+        """Close all, in good order or in the middle of something."""
+        fault, transfers = self._scenario.closing, self._transfers
+        unfinished = [] if fault is None else [transfers.begin("unfinished", CUT_OFF, pool)]
+        faults = self._loop.create_task(self._faults.run(() if fault is None else (fault,)))
+        if fault is not None:
+            await asyncio.sleep(self._random.choice((0.0, 0.01, 0.1, fault.wait)))
+        transfers.closing = True
+        self._transcript.event("the client closes everything")
+        await self._within(CLOSE_TIME, pool.close())
+        faults.cancel()
+        await asyncio.wait((faults,))
+        self._gateway.stop()
+        for connection in unfinished:
+            await self._within(1.0, connection.client.over)
 
     async def _open_pool(self) -> SessionPool:
         """As an application would: a first session that does not come about is tried again."""
@@ -164,6 +185,8 @@ class _Run:
             self._gateway,
             await self._gateway.start_session(),
             on_event=self._event,
+            keep_alive=self._scenario.keep_alive,
+            stall_timeout=self._scenario.stall_timeout,
             clock=self._loop.time,
             wall_clock=lambda: WALL_CLOCK + self._slept + self._loop.time(),
             random=self._random,

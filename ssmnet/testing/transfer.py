@@ -2,61 +2,48 @@
 
 A transfer is a connection through a tunnel: the client sends its number and then ``up`` bytes, the
 destination sends ``down`` bytes, and one of them ends the connection when both are through. One
-that is reset by the end of its session is begun again, from its first byte.
+that is refused, or reset by the end of its session, is begun again from its first byte.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
-from ..errors import Error
+from ..errors import DestinationRefused, Error, StreamStalled
 from ..pool import SessionPool
 from ..transport import HIGH_WATER, StreamTransport
 from .agent import DestinationSide
 from .gateway import Hosted
+from .traffic import CONTENT, Pause, Plan, Sink, Source
 from .transcript import Transcript
 
-# What all transfers send is cut out of this, each from another place.
-CONTENT = Random(0).randbytes(4 * 1024 * 1024)
 NUMBER_SIZE = 4
 
 
-@dataclass(frozen=True)
-class Pause:
-    """After so many bytes, nothing is read for so many seconds."""
+class Transfers:
+    """All tries of all transfers; ``sessions`` are the gateway's, by their names.
 
-    after: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a transfer does.
-
-    It starts ``start`` seconds after the beginning. Its ends write ``piece`` bytes at a time, with
-    ``gap`` seconds in between.
+    Of the destinations' connections a share of ``refusing`` is refused.
     """
 
-    start: float
-    up: int
-    down: int
-    piece: int = 4096
-    gap: float = 0.0
-    client_ends: bool = True
-    client_pause: Pause | None = None
-    destination_pause: Pause | None = None
-
-
-class Transfers:
-    """All tries of all transfers; ``sessions`` are the gateway's, by their names."""
-
-    def __init__(self, sessions: Mapping[str, Hosted], transcript: Transcript) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[str, Hosted],
+        transcript: Transcript,
+        *,
+        random: Random,
+        refusing: float,
+    ) -> None:
         self.connections: list[Connection] = []
         self.sessions = sessions
         self.transcript = transcript
+        self.closing = False  # the client's pool is being closed
+        self.refusals = 0  # that the client has not been told of
+        self._random = random
+        self._refusing = refusing
 
     async def run(self, name: str, plan: Plan, pool: SessionPool) -> None:
         """Do what ``plan`` says, as often as it takes until all has arrived.
@@ -65,16 +52,27 @@ class Transfers:
         """
         await asyncio.sleep(plan.start)
         while True:
-            connection = Connection(len(self.connections), name, plan, self)
-            self.connections.append(connection)
-            pool.dial(connection.client)
+            connection = self.begin(name, plan, pool)
             if await connection.client.over:
                 return
+            if connection.client.stalled:
+                plan = replace(plan, client_pause=None)
             self.transcript.event(f"{connection.name} will be begun again")
             await asyncio.sleep(0.05)
 
-    def connect(self, side: DestinationSide, session: Hosted) -> DestinationEnd:
-        """The destination of a new connection of the agent's."""
+    def begin(self, name: str, plan: Plan, pool: SessionPool) -> Connection:
+        """One try."""
+        connection = Connection(len(self.connections), name, plan, self)
+        self.connections.append(connection)
+        pool.dial(connection.client)
+        return connection
+
+    def connect(self, side: DestinationSide, session: Hosted) -> DestinationEnd | None:
+        """The destination of a new connection of the agent's; None if that is refused."""
+        if self._random.random() < self._refusing:
+            self.refusals += 1
+            self.transcript.event(f"a destination refuses a connection of {session.id}")
+            return None
         return DestinationEnd(side, session, self)
 
 
@@ -86,83 +84,12 @@ class Connection:
         self.plan = plan
         self.transfers = transfers
         self.transcript = transfers.transcript
+        self.aborted = False  # by the client
         start = number * 7919 % (len(CONTENT) // 2)
         self.up = number.to_bytes(NUMBER_SIZE) + CONTENT[start : start + plan.up]
         self.down = CONTENT[-start - plan.down - 1 : -start - 1]
         self.client = ClientEnd(self)
         self.destination: DestinationEnd | None = None
-
-
-class Source:
-    """Sends ``data`` in pieces by ``write``, which says whether more may follow at once.
-
-    ``finished()`` is called when all has been written.
-    """
-
-    def __init__(
-        self,
-        data: bytes,
-        plan: Plan,
-        write: Callable[[bytes], bool],
-        finished: Callable[[], None],
-    ) -> None:
-        self._data = data
-        self._piece = plan.piece
-        self._gap = plan.gap
-        self._write = write
-        self._finished = finished
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self.sent = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether all has been written."""
-        return self.sent == len(self._data)
-
-    def go_on(self) -> None:
-        """Write what may be written."""
-        while not self.done and self._timer is None:
-            piece = self._data[self.sent : self.sent + self._piece]
-            self.sent += len(piece)
-            if self._gap and not self.done:
-                self._timer = self._loop.call_later(self._gap, self._after_gap)
-            if not self._write(piece):
-                break
-        if self.done:
-            self._finished()
-
-    def stop(self) -> None:
-        """Write no more."""
-        self.sent = len(self._data)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _after_gap(self) -> None:
-        self._timer = None
-        self.go_on()
-
-
-class Sink:
-    """Compares what comes with what should come."""
-
-    def __init__(self, data: bytes, name: str, transcript: Transcript) -> None:
-        self._data = data
-        self._name = name
-        self._transcript = transcript
-        self.size = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether all has come."""
-        return self.size == len(self._data)
-
-    def take(self, data: bytes) -> None:
-        """The next bytes."""
-        start, self.size = self.size, self.size + len(data)
-        if self._data[start : self.size] != data:
-            self._transcript.fail(f"{self._name}: wrong bytes from byte {start} on")
 
 
 class ClientEnd(asyncio.Protocol):
@@ -177,6 +104,7 @@ class ClientEnd(asyncio.Protocol):
         self._pause = connection.plan.client_pause
         self._timer: asyncio.TimerHandle | None = None
         self.transport: StreamTransport | None = None
+        self.stalled = False
         self.over: asyncio.Future[bool] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -192,8 +120,14 @@ class ClientEnd(asyncio.Protocol):
         if self._timer is not None and self._session_lives():
             self._connection.transcript.fail(f"{self._connection.name}: data came in a pause")
         self._sink.take(data)
-        if self._pause is not None and self._sink.size >= self._pause.after and self.transport:
-            self.transport.pause_reading()
+        transport = self.transport
+        abort_after = self._connection.plan.abort_after
+        if abort_after is not None and self._sink.size >= abort_after and transport is not None:
+            self._connection.aborted = True
+            transport.abort()
+            return
+        if self._pause is not None and self._sink.size >= self._pause.after and transport:
+            transport.pause_reading()
             self._timer = self._loop.call_later(self._pause.seconds, self._read_again)
             self._pause = None
         self._end_if_done()
@@ -209,25 +143,47 @@ class ClientEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is over."""
-        connection, transcript = self._connection, self._connection.transcript
-        transcript.event(f"{connection.name} is over: {exc!r}")
-        whole = self._sink.done and self._source.done
+        connection = self._connection
+        connection.transcript.event(f"{connection.name} is over: {exc!r}")
+        objection = self._objection(exc)
+        if objection is not None:
+            connection.transcript.fail(f"{connection.name}: {objection}")
+        whole = self._whole
         self._source.stop()
         if self._timer is not None:
             self._timer.cancel()
-        if exc is None and not whole:
-            transcript.fail(f"{connection.name}: a clean end after {self._sink.size} bytes")
-        if exc is not None and self._session_lives():
-            transcript.fail(f"{connection.name}: reset, and its session lives")
-        if not isinstance(exc, Error | None):
-            transcript.fail(f"{connection.name}: an error that is none of ours")
+        self.stalled = isinstance(exc, StreamStalled)
         destination = connection.destination
         done = whole and destination is not None and destination.done
-        if exc is None and not done:
+        if exc is None and not done and not connection.aborted:
             # What the destination is still to get is on its way.
             self._loop.create_task(self._wait_for_destination())
         else:
-            self.over.set_result(done)
+            self.over.set_result(done or connection.aborted)
+
+    @property
+    def _whole(self) -> bool:
+        return self._sink.done and self._source.done
+
+    def _objection(self, exc: Exception | None) -> str | None:
+        """What speaks against such an end."""
+        connection, transfers = self._connection, self._connection.transfers
+        if connection.aborted:
+            return None
+        if exc is None:
+            return None if self._whole else f"a clean end after {self._sink.size} bytes"
+        if not isinstance(exc, Error):
+            return f"{exc!r} is none of our errors"
+        if isinstance(exc, DestinationRefused):
+            transfers.refusals -= 1
+            if transfers.refusals < 0 or connection.destination is not None:
+                return "refused by nobody"
+        elif isinstance(exc, StreamStalled):
+            if self._timer is None:
+                return "stalled, and we read"
+        elif self._session_lives() and not transfers.closing:
+            return "reset, and its session lives"
+        return None
 
     async def _wait_for_destination(self) -> None:
         destination = self._connection.destination
@@ -256,8 +212,7 @@ class ClientEnd(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _end_if_done(self) -> None:
-        done = self._sink.done and self._source.done
-        if done and self._connection.plan.client_ends and self.transport is not None:
+        if self._whole and self._connection.plan.client_ends and self.transport is not None:
             self.transport.close()
 
 
@@ -310,9 +265,10 @@ class DestinationEnd:
 
     def closed(self) -> None:
         """The agent has closed the connection."""
-        if not self.done:
-            name = "?" if self._connection is None else self._connection.name
-            self._transcript.fail(f"{name}: the destination is closed before the end")
+        connection = self._connection
+        given_up = connection is None or connection.aborted or connection.transfers.closing
+        if connection is not None and not given_up and not self.done:
+            self._transcript.fail(f"{connection.name}: the destination is closed before the end")
         self._finish(self.done)
 
     def session_over(self) -> None:

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from ssmnet.testing.gateway import Network
+from ssmnet.testing.link import Network
 from ssmnet.testing.scenario import MIN_BYTES, Fault, Kind, Scenario, draw
 from ssmnet.testing.simulation import Failure, simulate
-from ssmnet.testing.transfer import Plan
+from ssmnet.testing.traffic import Plan
 
 # CI runs the tests on other Pythons, too: there fewer are enough.
 SEEDS = 1000 if sys.version_info >= (3, 13) else 200
@@ -99,7 +99,7 @@ def test_a_failure_tells_the_seed_the_scenario_and_the_transcript() -> None:
         simulate(scenario, last_lines=50)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("seed 77: Violation: ")
-    assert "Network(delay=0.01" in lines[2]
+    assert "Network(delay=0.01" in lines[3]
     assert len(lines) == 1 + len(scenario.lines()) + 50
     assert re.fullmatch(r" *\d+\.\d{6} .+", lines[-1])
 
