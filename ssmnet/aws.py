@@ -18,11 +18,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from . import websocket
+from . import upgrade
 from ._version import __version__
 from .aws_credentials import find_credentials
 from .aws_errors import Call, error_code, explain, explain_credentials, login_command, retries
 from .errors import CredentialsError, Error, RemoteProtocolError, ServiceError, UsageError
+from .message_socket import Handler
 from .stream_url import (
     check_endpoint,
     check_region,
@@ -30,7 +31,7 @@ from .stream_url import (
     is_presigned,
     move_stream_url,
 )
-from .websocket import Handler, WebSocket
+from .websocket import WebSocket
 
 logger = logging.getLogger("ssmnet")
 # What it warns of is raised too. Without any handler, Python would print it with a traceback.
@@ -237,7 +238,7 @@ class Client:
         """Open the signed WebSocket of a data channel. Raises ConnectError."""
         headers = await self.upgrade_headers(stream_url)
         context = self.ssl_context if stream_url.startswith("wss:") else None
-        return await websocket.connect(stream_url, handler, headers=headers, ssl_context=context)
+        return await upgrade.connect(stream_url, handler, headers=headers, ssl_context=context)
 
     def _check(self, url: str) -> None:
         endpoints = (self._endpoint_url, self._api_endpoint, self._messages_endpoint_url)

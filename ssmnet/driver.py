@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from .errors import ConnectError, Error, StreamStalled
+from .message_socket import MessageSocket
 from .protocol.channel import DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
@@ -34,44 +35,6 @@ WRITE_LIMIT = 4 * 1024 * 1024
 AWAY_TIMEOUT = 30.0
 # How long a stream whose reader takes nothing may keep all others of its session waiting.
 STALL_TIMEOUT = 300.0
-
-
-class WebSocket(Protocol):
-    """What a driver needs of a WebSocket; see websocket.WebSocket."""
-
-    heard: bool
-
-    @property
-    def reading_paused(self) -> bool:
-        """Whether it is not read."""
-
-    @property
-    def write_buffer_size(self) -> int:
-        """How many bytes wait to be written."""
-
-    def write(self, messages: list[bytes]) -> None:
-        """Send binary messages in one write."""
-
-    def write_text(self, text: str) -> None:
-        """Send one text message."""
-
-    def ping(self) -> None:
-        """Ask the far end for a sign of life."""
-
-    def pause_reading(self) -> None:
-        """Stop reading."""
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
-
-    def close(self) -> None:
-        """Close after what was written."""
-
-    def abort(self) -> None:
-        """Drop the connection."""
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection is gone."""
 
 
 class Owner(Protocol):
@@ -117,9 +80,10 @@ class Driver:
             wall_clock=lambda: int(wall_clock() * 1000),
             keep_alive=keep_alive,
         )
-        self.websocket: WebSocket | None = None
-        self.heard = False  # a message, on the present WebSocket
+        self.websocket: MessageSocket | None = None
+        self.heard = asyncio.Event()  # that a message has come over the present WebSocket
         self._drained = asyncio.Event()
+        self._heard = False
         self._owner = owner
         self._clock = clock
         self._wall_clock = wall_clock
@@ -139,11 +103,11 @@ class Driver:
         self._waiting: deque[StreamTransport] = deque()
         self._probes: dict[MuxStream, asyncio.Future[None]] = {}
 
-    def use(self, websocket: WebSocket, token: str) -> None:
+    def use(self, websocket: MessageSocket, token: str) -> None:
         """Go on over ``websocket``, a new one, with the token that opens the data channel."""
         now = self._clock()
         self.websocket = websocket
-        self.heard = False
+        self.heard.clear()
         self._connected_at = now
         self._liveness = Liveness(now, self._wall_clock())
         self.channel.writable = True
@@ -281,7 +245,7 @@ class Driver:
 
     def message_received(self, data: memoryview) -> None:
         """A message has come."""
-        self.heard = True
+        self._heard = True
         try:
             self.channel.receive_message(data)
         except Error as error:
@@ -289,6 +253,9 @@ class Driver:
 
     def burst_ended(self) -> None:
         """All messages of one read have come."""
+        if self._heard:
+            self._heard = False
+            self.heard.set()
         self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
         self.flush()

@@ -95,3 +95,8 @@ class ListenError(Error):
 
 class UsageError(Error):
     """What the user gave makes no sense; the command line exits with 2."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error that is not ours, or else its name, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -8,6 +8,7 @@ session knows no credentials.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from asyncio import FIRST_COMPLETED
@@ -16,7 +17,7 @@ from random import Random, SystemRandom
 from typing import Protocol
 
 from . import events
-from .driver import STALL_TIMEOUT, Driver, WebSocket
+from .driver import STALL_TIMEOUT, Driver
 from .errors import (
     REFUSED,
     AccessDenied,
@@ -27,11 +28,11 @@ from .errors import (
     LocalProtocolError,
     SessionClosed,
 )
+from .message_socket import Handler, MessageSocket
 from .protocol.events import Event, SessionReady
 from .protocol.reconnect import BackOff, Resumption, is_stalled
 from .stream_url import is_presigned
 from .transport import StreamTransport
-from .websocket import Handler
 
 logger = logging.getLogger("ssmnet.session")
 
@@ -44,6 +45,8 @@ TERMINATE_CALL_TIMEOUT = 10.0
 # How long what was written may take to arrive when the session is closed.
 DRAIN_TIMEOUT = 5.0
 PROBE_TIMEOUT = 15.0
+# A gateway that does not like our token closes the WebSocket within this time.
+SETTLING_TIME = 1.0
 # The reason of a session that AWS has ended while its WebSocket was away.
 TIMED_OUT = "the session is over: AWS does not resume it"
 
@@ -67,7 +70,7 @@ class Grant(Protocol):
 class Access(Protocol):
     """What a session needs of AWS."""
 
-    async def connect(self, stream_url: str, handler: Handler) -> WebSocket:
+    async def connect(self, stream_url: str, handler: Handler) -> MessageSocket:
         """Open a WebSocket to a data channel. Raises ConnectError."""
 
     async def resume_session(self, session_id: str) -> Grant | None:
@@ -121,7 +124,7 @@ class Session:
         self._back_off = BackOff(random.random)
         self._resumption = Resumption(random.random, timeout=resume_timeout)
         self._resuming: asyncio.Task[None] | None = None
-        self._last_websocket: WebSocket | None = None
+        self._last_websocket: MessageSocket | None = None
         self.on_unused: Callable[[Session], None] = lambda _: None
         self.opened_at = clock()
         self._over = False  # at the far end, too
@@ -278,8 +281,11 @@ class Session:
             # Whoever made it has the credentials, and does not share them.
             self._end(SessionClosed(f"{reason}; a session with a presigned URL is not resumed"))
         else:
+            if self._resuming is not None:
+                self._resuming.cancel()
             self._tell_interruption(reason)
-            delay = self._resumption.lost(heard=self._driver.heard, now=self._clock())
+            heard = self._driver.heard.is_set()
+            delay = self._resumption.lost(heard=heard, now=self._clock())
             self._resuming = self._loop.create_task(self._resume(delay))
 
     def streams_gone(self) -> None:
@@ -313,24 +319,35 @@ class Session:
         self._resumption.connected(self._clock())
         self._driver.use(websocket, grant.token_value)
 
-    async def _resume(self, delay: float) -> None:
+    async def _resume(self, delay: float | None) -> None:
         """Connect again, as long as AWS has the session."""
         resumption = self._resumption
         try:
-            await asyncio.sleep(delay)
-            while not await self._try_to_resume():
-                next_delay = resumption.failed(self._clock())
-                if next_delay is None:
-                    waited = resumption.lasted(self._clock())
-                    raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
-                await asyncio.sleep(next_delay)
-            self._on_event(events.Resumed(self.session_id, resumption.lasted(self._clock())))
+            while delay is not None:
+                await asyncio.sleep(delay)
+                if await self._try_to_resume():
+                    return await self._settle()
+                delay = resumption.failed(self._clock())
+            waited = resumption.lasted(self._clock())
+            raise SessionClosed(f"could not resume within {waited:.0f} s", resumable=True)
         except Error as error:
             self._end(error)
         except Exception as error:
             # Whatever it is, nobody would notice that nothing is tried any more.
             logger.exception("session %s: cannot resume", self.session_id)
             self._end(SessionClosed(f"cannot resume: {type(error).__name__}"))
+
+    async def _settle(self) -> None:
+        """Tell that the session goes on, unless this WebSocket is soon gone, too.
+
+        The gateway says nothing of a token that it takes, only of one that it does not.
+        """
+        lasted = self._resumption.lasted(self._clock())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLING_TIME):
+                await self._driver.heard.wait()
+        self._resumption.settled()
+        self._on_event(events.Resumed(self.session_id, lasted))
 
     def _tell_interruption(self, cause: str) -> None:
         """Once for each cause in a row: the tries are many."""

@@ -21,10 +21,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "_version errors output runner parent testing.link testing.clock",
-        "events bind stream_url aws_credentials aws_errors",
+        "events message_socket bind stream_url aws_credentials aws_errors",
         "protocol",
         "transport websocket reading",
-        "driver",
+        "driver upgrade",
         "session",
         "forward",
         "pool",
@@ -60,8 +60,8 @@ NOT_FOR_LOOPBACK = frozenset(
 
 # library -> the parts that may import it; "lazily" = inside a function or for type checking only.
 IMPORTERS: Mapping[str, frozenset[str]] = {
-    "aiohttp": frozenset({"websocket", "loopback", "demo", "aws lazily"}),
-    "yarl": frozenset({"websocket", "loopback", "aws lazily"}),
+    "aiohttp": frozenset({"websocket", "upgrade", "loopback", "demo", "aws lazily"}),
+    "yarl": frozenset({"upgrade", "loopback", "aws lazily"}),
     "aiobotocore": frozenset({"aws"}),
     "botocore": frozenset({"aws"}),
     "pytest": frozenset({"testing"}),
@@ -329,7 +329,7 @@ def test_good_sources_pass() -> None:
         (
             "session.py",
             "import aiohttp",
-            "only ['aws lazily', 'demo', 'loopback', 'websocket'] may",
+            "only ['aws lazily', 'demo', 'loopback', 'upgrade', 'websocket'] may",
         ),
         ("pool.py", "async def f():\n    from aiohttp import web", "only ['aws lazily'"),
         ("aws.py", "import aiohttp", "only inside a function"),

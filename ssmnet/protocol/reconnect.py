@@ -129,10 +129,13 @@ class Resumption:
     def connected(self, now: float) -> None:
         """There is a connection again, or the first."""
         self._connected_at = now
+
+    def settled(self) -> None:
+        """It seems to work."""
         self._cause = ""
 
-    def lost(self, *, heard: bool, now: float) -> float:
-        """A connection is lost: how long to wait before the first try.
+    def lost(self, *, heard: bool, now: float) -> float | None:
+        """A connection is lost: how long to wait before the next try; None to give up.
 
         Not at all, unless no message was ``heard`` on it and it was soon gone: then it was no
         better than a try that failed.
@@ -141,7 +144,7 @@ class Resumption:
             self._since = now
             self._back_off.reset()
             return 0.0
-        return self._back_off.next_delay()
+        return self.failed(now)
 
     def failed(self, now: float) -> float | None:
         """A try has failed: how long to wait before the next; None to give up."""

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ssmnet.aws import StartedSession
+from ssmnet.message_socket import Handler
 from ssmnet.session import Session
-from ssmnet.websocket import Handler, WebSocket, connect
+from ssmnet.upgrade import connect
+from ssmnet.websocket import WebSocket
 from tests import wire
 from tests.io.raw_gateway import BINARY, CLOSE, TEXT, RawGateway, RawPeer, frame, raw_gateway
 

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from ssmnet.websocket import WebSocket, connect
+from ssmnet.upgrade import connect
+from ssmnet.websocket import WebSocket
 
 TIMEOUT = 10.0
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

@@ -15,9 +15,11 @@ import aiohttp
 from ssmnet.aws import StartedSession
 from ssmnet.errors import ServiceError
 from ssmnet.loopback import Loopback
+from ssmnet.message_socket import Handler
 from ssmnet.session import Session
 from ssmnet.transport import StreamTransport
-from ssmnet.websocket import Handler, WebSocket, connect
+from ssmnet.upgrade import connect
+from ssmnet.websocket import WebSocket
 from tests.io.far_client import sign
 
 TIMEOUT = 15.0

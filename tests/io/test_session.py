@@ -12,6 +12,7 @@ import trustme
 
 import ssmnet.driver
 import ssmnet.session
+import ssmnet.upgrade
 from ssmnet.aws import Client, StartedSession
 from ssmnet.errors import (
     ConnectError,
@@ -210,7 +211,7 @@ async def test_an_open_whose_websockets_are_closed_at_once_has_an_end(
             resumed = 0
 
             async def connect(self, stream_url: str, handler: object) -> object:
-                opening = ssmnet.websocket.connect(gateway.url, handler)  # type: ignore[arg-type]
+                opening = ssmnet.upgrade.connect(gateway.url, handler)  # type: ignore[arg-type]
                 websocket, peer = await asyncio.gather(opening, gateway.accept())
                 peer.send(close_frame(1008))
                 return websocket

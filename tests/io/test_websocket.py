@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import ssmnet.websocket
 from ssmnet.errors import ConnectError
-from ssmnet.websocket import MAX_MESSAGE_SIZE, WebSocket, connect
+from ssmnet.upgrade import connect
+from ssmnet.websocket import MAX_MESSAGE_SIZE, WebSocket
 from tests.io.http_proxy import http_proxy
 from tests.io.raw_gateway import (
     BINARY,
@@ -415,7 +416,7 @@ async def test_a_proxy_that_refuses_is_told_without_its_password(
     async with http_proxy() as proxy:
         proxy.refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//user:hunter2@"))
-        with pytest.raises(ConnectError, match="407") as caught:
+        with pytest.raises(ConnectError, match="Proxy Authentication Required") as caught:
             await connect("wss://localhost:1/?secret=token", Recorder())
         assert "hunter2" not in str(caught.value)
         assert "token" not in str(caught.value)

@@ -156,7 +156,8 @@ def test_unless_it_lasted_though_nobody_had_anything_to_say() -> None:
         assert resumption.failed(now + 1.0) == FIRST_DELAY
         resumption.connected(now + 2.0)
         assert resumption.lasted(now + 2.0) == 2.0
-    assert resumption.lost(heard=False, now=now + 2.0 + WORKING_TIME / 2) > 0.0
+    soon = now + 2.0 + WORKING_TIME / 2
+    assert resumption.lost(heard=False, now=soon) == 2 * FIRST_DELAY
 
 
 def test_there_is_no_end_of_trying() -> None:
@@ -170,12 +171,17 @@ def test_but_a_deadline_may_be_set() -> None:
     resumption.lost(heard=True, now=0.0)
     assert resumption.failed(9.9) is not None
     assert resumption.failed(10.0) is None
+    resumption.connected(11.0)
+    assert resumption.lost(heard=False, now=12.0) is None
+    assert resumption.lost(heard=True, now=13.0) == 0.0
 
 
 def test_a_cause_is_news_once_in_a_row() -> None:
     resumption = Resumption(certain)
     assert [resumption.is_news(cause) for cause in "aabba"] == [True, False, True, False, True]
     resumption.connected(1.0)
+    assert not resumption.is_news("a")
+    resumption.settled()
     assert resumption.is_news("a")
 
 
