@@ -70,6 +70,7 @@ class Life:
         self._taken: set[int] = set()  # numbers that were acknowledged
         self._fed = self._got = 0
         self._flushed = False
+        self._steps = 0
 
     def run(self) -> None:
         try:
@@ -79,10 +80,14 @@ class Life:
                 self.STEPS[self._program.byte() % len(self.STEPS)](self)
                 if not self._flushed:
                     self._flush()
+                self._steps += 1
+                if self._steps % 8 == 0:
+                    self._check_state()
         except (RemoteProtocolError, HandshakeError) as error:
             told = str(error)
             assert 0 < len(told) < 200
             assert "\n" not in told
+        self._check_state()
 
     def _begin(self, kind: int) -> None:
         """Shake hands, unless the program is to do it, or not to."""
@@ -270,7 +275,6 @@ class Life:
         else:
             raise AssertionError("there is always more to send")
         self._read()
-        self._check_state()
         self._flushed = True
         return acknowledged
 
@@ -297,6 +301,7 @@ class Life:
         assert self._got <= self._fed
 
     def _check_state(self) -> None:
+        """Not after each step, for it takes as long as the step: what goes wrong here stays so."""
         sender, receiver = self._channel._sender, self._channel._receiver
         timer = self._channel.get_timer()
         assert timer is None or math.isfinite(timer)

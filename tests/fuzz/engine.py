@@ -250,12 +250,22 @@ def attempt(fuzz: Fuzz, data: bytes) -> None:
 
 
 def smallest(fuzz: Fuzz, pool: Iterable[bytes], branches: Branches, limit: int) -> list[bytes]:
-    """A few of the inputs that take together what all of them take, the shortest ones."""
+    """The shortest inputs that take together what all of them take, and up to ``limit`` more.
+
+    Those go each another way, as no shorter one does.
+    """
     kept: list[bytes] = []
-    branches.restart()
+    others: list[bytes] = []
+    all_sides: set[Side] = set()
+    ways: set[frozenset[Side]] = set()
     for data in sorted(set(pool), key=lambda data: (len(data), data)):
+        branches.restart()
         fuzz(data)
-        if branches.new and len(kept) < limit:
-            branches.new.clear()
+        way = frozenset(branches.taken)
+        if way - all_sides:
             kept.append(data)
-    return kept
+        elif way not in ways:
+            others.append(data)
+        all_sides |= way
+        ways.add(way)
+    return kept + others[: max(0, limit - len(kept))]

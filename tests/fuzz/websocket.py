@@ -11,8 +11,9 @@ import atexit
 import functools
 import struct
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any, cast
+
+import aiohttp
 
 from ssmnet.websocket import MAX_MESSAGE_SIZE, WebSocket
 from tests.fuzz.program import Program, chunk, pieces
@@ -102,9 +103,9 @@ class Response(Upgraded):
 def websocket_over(early: bytes, handler: Recorder) -> tuple[WebSocket, Transport]:
     """A WebSocket on no network. The only place that knows how one is made."""
     response = Response(early)
-    made = cast(Any, WebSocket)
-    rest = (60.0,) if "ping_interval" in signature(WebSocket).parameters else ()
-    return made(Upgraded(b""), response, handler, *rest), response.transport
+    session = cast(aiohttp.ClientSession, Upgraded(b""))
+    websocket = WebSocket(session, cast(aiohttp.ClientResponse, response), handler)
+    return websocket, response.transport
 
 
 class Handler(Recorder):
