@@ -118,8 +118,8 @@ class Driver:
 
     @property
     def has_room(self) -> bool:
-        """Whether a stream that is opened now can send something at once."""
-        return self.websocket is not None and self.channel.has_room
+        """Whether a stream that is opened now can send something at once, and be answered."""
+        return self.websocket is not None and self._reading.is_open and self.channel.has_room
 
     def call_when_roomy(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once, as soon as there is room; instead of another before."""
@@ -294,6 +294,8 @@ class Driver:
             self.channel.reading_resumed(now)
             self.websocket.resume_reading()
             self._arm_timer()
+            if self._when_roomy is not None:
+                self._loop.call_soon(self.flush)
 
     def _give_up_reader(self, holder: StreamTransport) -> None:
         logger.info("session %s: a stream is reset: nobody reads it", self.session_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-# A reader that is slow stops the session again and again: a stop counts for so long after it.
+# What was held for long, and is not any more, may soon be again: it counts for so long after it.
 RECENT = 2.0
 
 
@@ -27,9 +27,7 @@ class ReadingGate:
         self._resume = resume
         self._loop = asyncio.get_running_loop()
         self._holders: dict[object, asyncio.TimerHandle | None] = {}
-        self._held_since = 0.0
-        self._last_hold = 0.0
-        self._open_since = float("-inf")
+        self._held_since = self._open_since = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -42,11 +40,16 @@ class ReadingGate:
 
     @property
     def held_for(self) -> float:
-        """For how long it has been held; the last time counts for a while after it."""
+        """For how long it has been held, on and off; and for a while after that, had been.
+
+        A reader that is slow holds it again and again, and lets it go for a moment in between. That
+        is one hold, as long as the moments are shorter than it.
+        """
         now = self._clock()
         if self._holders:
-            return max(self._last_hold, now - self._held_since)
-        return self._last_hold if now < self._open_since + RECENT else 0.0
+            return now - self._held_since
+        held, is_open = self._open_since - self._held_since, now - self._open_since
+        return held if is_open < min(held, RECENT) else 0.0
 
     def hold(
         self,
@@ -58,8 +61,9 @@ class ReadingGate:
         """Close it until ``holder`` allows it again; ``give_up()`` if it has not in ``timeout``."""
         if holder in self._holders:
             return
-        if not self._holders:
-            self._held_since = self._clock()
+        now = self._clock()
+        if not self._holders and now - self._open_since >= self._open_since - self._held_since:
+            self._held_since = now
         timer = None
         if timeout is not None and give_up is not None:
             timer = self._loop.call_later(timeout, give_up)
@@ -70,7 +74,6 @@ class ReadingGate:
         """``holder`` can take more."""
         if self._drop(holder) and not self._holders:
             self._open_since = self._clock()
-            self._last_hold = self._open_since - self._held_since
             self._resume()
 
     def forget(self, holder: object) -> None:

@@ -25,7 +25,7 @@ from .lifetime import AGENT_AWAY, CLIENT_AWAY, Limits
 from .port import SETUP_TIME
 from .sigv4 import Credentials
 
-__all__ = ["Agent", "AgentOffer", "Loopback", "SessionRequest", "session_request"]
+__all__ = ["AGENT_AWAY", "Agent", "AgentOffer", "Loopback", "SessionRequest", "session_request"]
 
 
 class Loopback:

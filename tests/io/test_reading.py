@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from ssmnet.reading import RECENT, ReadingGate
 
 
@@ -47,11 +49,33 @@ async def test_how_long_it_has_been_held() -> None:
     clock.now += 3.0
     assert gate.held_for == 3.0
     gate.allow("a")
-    clock.now += RECENT / 2
+    clock.now += 0.1
+    assert gate.held_for == 3.0
+    clock.now += RECENT
+    assert gate.held_for == 0.0
+
+
+async def test_a_slow_reader_holds_it_again_and_again() -> None:
+    gate, clock, _ = new_gate()
+    for _ in range(100):
+        gate.hold("a")
+        clock.now += 0.09
+        gate.allow("a")
+        clock.now += 0.01
+    assert gate.held_for == pytest.approx(9.99)
     gate.hold("a")
-    assert gate.held_for == 3.0  # a slow reader stops it again and again
-    gate.allow("a")
-    clock.now += 10 * RECENT
+    assert gate.held_for == pytest.approx(10.0)
+
+
+async def test_one_that_is_fast_enough_does_not() -> None:
+    gate, clock, _ = new_gate()
+    for _ in range(100):
+        gate.hold("a")
+        clock.now += 0.01
+        gate.allow("a")
+        clock.now += 0.09
+    assert gate.held_for == 0.0
+    gate.hold("a")
     assert gate.held_for == 0.0
 
 
