@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from random import Random, SystemRandom
 from typing import Any, Protocol
 from uuid import UUID
@@ -33,6 +32,9 @@ logger = logging.getLogger("ssmnet.driver")
 WRITE_LIMIT = 4 * 1024 * 1024
 # How long a new stream waits for a WebSocket, when the last one is lost.
 AWAY_TIMEOUT = 30.0
+# What is kept for protocols that are paused before the session stops reading altogether. The
+# answers to others, which come between a slow reader's bytes, get through meanwhile.
+READ_LIMIT = 4 * 1024 * 1024
 # How long a stream whose reader takes nothing may keep all others of its session waiting.
 STALL_TIMEOUT = 300.0
 
@@ -57,7 +59,8 @@ class Driver:
     """Drives the data channel of the session ``session_id`` until ``close``.
 
     ``clock`` and ``wall_clock`` give seconds; only the second runs on while the machine sleeps.
-    ``keep_alive`` (seconds) makes the session look used to whoever would end an idle one.
+    ``keep_alive`` (seconds) makes the session look used to whoever would end an idle one. Beyond
+    ``read_limit`` (bytes) of what no protocol takes, nothing more is read.
     ``stall_timeout`` (seconds) bounds how long a stream that nobody reads may hold up the others.
     """
 
@@ -67,6 +70,7 @@ class Driver:
         owner: Owner,
         *,
         keep_alive: float | None = None,
+        read_limit: int = READ_LIMIT,
         stall_timeout: float = STALL_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -87,6 +91,7 @@ class Driver:
         self._owner = owner
         self._clock = clock
         self._wall_clock = wall_clock
+        self._read_limit = read_limit
         self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
         self._liveness = Liveness(0.0, 0.0)
@@ -94,7 +99,7 @@ class Driver:
         self._closed = False
         self._busy = False
         self._reading = ReadingGate(clock, self._pause_reading, self._resume_reading)
-        self._unwritten = 0
+        self._unread = self._unwritten = 0
         self._draining = False
         self._when_roomy: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -220,14 +225,14 @@ class Driver:
         """As the event loop's."""
         self._loop.call_soon(callback, *args)
 
-    def hold_reading(self, holder: StreamTransport) -> None:
-        """Stop reading until ``holder`` allows it again: it can take no more."""
-        give_up = partial(self._give_up_reader, holder)
-        self._reading.hold(holder, timeout=self._stall_timeout, give_up=give_up)
-
-    def allow_reading(self, holder: StreamTransport) -> None:
-        """``holder`` can take more."""
-        self._reading.allow(holder)
+    def unread_changed(self, change: int) -> None:
+        """So many bytes more are kept for a protocol that is paused, or fewer."""
+        self._unread += change
+        if self._unread > self._read_limit:
+            timeout, give_up = self._stall_timeout, self._give_up_reader
+            self._reading.hold(self, timeout=timeout, give_up=give_up)
+        elif self._unread <= self._read_limit // 2:
+            self._reading.allow(self)
 
     def stream_closed(
         self, transport: StreamTransport, stream: MuxStream | PortStream | None
@@ -297,9 +302,10 @@ class Driver:
             if self._when_roomy is not None:
                 self._loop.call_soon(self.flush)
 
-    def _give_up_reader(self, holder: StreamTransport) -> None:
+    def _give_up_reader(self) -> None:
         logger.info("session %s: a stream is reset: nobody reads it", self.session_id)
-        holder.fail(
+        unread = max(self._transports.values(), key=lambda transport: transport.unread_size)
+        unread.fail(
             StreamStalled(f"it was not read for {self._stall_timeout:g} s and held up its session")
         )
 

@@ -17,7 +17,7 @@ from random import Random, SystemRandom
 from typing import Protocol
 
 from . import events
-from .driver import STALL_TIMEOUT, Driver
+from .driver import READ_LIMIT, STALL_TIMEOUT, Driver
 from .errors import (
     REFUSED,
     AccessDenied,
@@ -86,7 +86,8 @@ class Session:
     ``resume_timeout`` bounds how long one interruption may last; None for no bound. ``on_event`` is
     told of interruptions. ``keep_alive`` has something sent whenever nothing was for so long, so
     that AWS does not end a session that is idle. ``stall_timeout`` bounds how long a stream that
-    nobody reads may hold up the others. All in seconds.
+    nobody reads may hold up the others. All in seconds. ``read_limit`` bounds the bytes that are
+    kept for such streams before that.
 
     ``clock``, ``wall_clock`` and ``random`` are all that it knows of time and chance. ``on_unused``
     may be set, and is called whenever the last stream is closed.
@@ -100,6 +101,7 @@ class Session:
         resume_timeout: float | None = None,
         on_event: Callable[[events.Event], None] = lambda _: None,
         keep_alive: float | None = None,
+        read_limit: int = READ_LIMIT,
         stall_timeout: float = STALL_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -116,6 +118,7 @@ class Session:
             grant.session_id,
             self,
             keep_alive=keep_alive,
+            read_limit=read_limit,
             stall_timeout=stall_timeout,
             clock=clock,
             wall_clock=wall_clock,

@@ -9,6 +9,7 @@ A stream has no half-close (see protocol/smux.py), so ``can_write_eof`` is False
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,8 +18,6 @@ from .protocol.port import PortStream
 from .protocol.smux import MuxStream
 
 HIGH_WATER = 64 * 1024
-# What a paused protocol may have waiting before its session stops reading altogether.
-READ_LIMIT = 256 * 1024
 
 
 class Session(Protocol):
@@ -42,11 +41,8 @@ class Session(Protocol):
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """As the event loop's."""
 
-    def hold_reading(self, holder: StreamTransport) -> None:
-        """Stop reading until ``holder`` allows it again: it can take no more."""
-
-    def allow_reading(self, holder: StreamTransport) -> None:
-        """``holder`` can take more."""
+    def unread_changed(self, change: int) -> None:
+        """So many bytes more are kept for a protocol that is paused, or fewer."""
 
     def stream_closed(
         self, transport: StreamTransport, stream: MuxStream | PortStream | None
@@ -68,7 +64,7 @@ class StreamTransport(asyncio.Transport):
         "_session",
         "_stream",
         "_unread",
-        "_unread_size",
+        "unread_size",
     )
 
     def __init__(self, session: Session, protocol: asyncio.Protocol) -> None:
@@ -80,8 +76,8 @@ class StreamTransport(asyncio.Transport):
         self._last_message: int | None = None  # of those that carry what was written
         self._protocol_paused = False
         self._reading_paused = False
-        self._unread: list[bytes] | None = None
-        self._unread_size = 0
+        self._unread: deque[bytes] | None = None
+        self.unread_size = 0
         self._high_water = HIGH_WATER
         self._low_water = HIGH_WATER // 4
 
@@ -132,7 +128,7 @@ class StreamTransport(asyncio.Transport):
     # The read side.
 
     def pause_reading(self) -> None:
-        """Hand nothing over; what comes is kept up to a limit, then the session stops reading."""
+        """Hand nothing over; what comes is kept, up to a limit of the session's."""
         self._reading_paused = True
 
     def resume_reading(self) -> None:
@@ -197,14 +193,10 @@ class StreamTransport(asyncio.Transport):
         if self._closing or stream is None:
             return
         data = stream.take_received()
-        if self._reading_paused:
+        if self._reading_paused or self._unread:
             self._keep(data)
-            return
-        if self._unread:
-            data = b"".join((*self._unread, data))
-            self._unread, self._unread_size = None, 0
-            self._session.allow_reading(self)
-        if data:
+            self._hand_over()
+        elif data:
             self._call(self._protocol.data_received, data)
         if stream.closed_by_peer and not self._closing and not self._reading_paused:
             refused = DestinationRefused(REFUSED)
@@ -258,14 +250,22 @@ class StreamTransport(asyncio.Transport):
             self._call(self._protocol.pause_writing)
 
     def _keep(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._unread is None:
-            self._unread = []
-        self._unread.append(data)
-        self._unread_size += len(data)
-        if self._unread_size > READ_LIMIT:
-            self._session.hold_reading(self)
+        if data:
+            if self._unread is None:
+                self._unread = deque()
+            self._unread.append(data)
+            self._count_unread(len(data))
+
+    def _hand_over(self) -> None:
+        """Hand over what was kept, piece by piece: the protocol may pause again."""
+        while self._unread and not self._reading_paused and not self._closing:
+            data = self._unread.popleft()
+            self._count_unread(-len(data))
+            self._call(self._protocol.data_received, data)
+
+    def _count_unread(self, change: int) -> None:
+        self.unread_size += change
+        self._session.unread_changed(change)
 
     def _abort(self, error: Exception | None) -> None:
         if self._stream is not None:
@@ -277,7 +277,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._closing = True
         self._unread = None
-        self._session.allow_reading(self)
+        self._count_unread(-self.unread_size)
         if self._stream is not None:
             self._stream.close()
         self._session.stream_closed(self, self._stream)

@@ -14,6 +14,7 @@ import ssmnet.driver
 import ssmnet.session
 import ssmnet.upgrade
 from ssmnet.aws import Client, StartedSession
+from ssmnet.driver import READ_LIMIT
 from ssmnet.errors import (
     ConnectError,
     DestinationRefused,
@@ -25,7 +26,7 @@ from ssmnet.errors import (
 from ssmnet.loopback import AgentOffer, Loopback
 from ssmnet.protocol.reconnect import Liveness
 from ssmnet.session import Session
-from ssmnet.transport import READ_LIMIT, StreamTransport
+from ssmnet.transport import StreamTransport
 from tests import wire
 from tests.io.raw_agent import by_hand
 from tests.io.raw_gateway import TEXT, close_frame, frame, raw_gateway
@@ -412,7 +413,7 @@ async def test_a_slow_reader_stops_its_session_and_no_other(far: FarEnd, server:
         data = random.randbytes(24 * MIB)
         sending = asyncio.ensure_future(connection.send(data))
         await eventually(lambda: websocket_of(session).reading_paused)
-        assert transport._unread_size < READ_LIMIT + 512 * 1024
+        assert transport.unread_size < READ_LIMIT + 512 * 1024
         # The other session does not notice.
         told = open_stream(other)
         second = await server.accept()
@@ -439,7 +440,7 @@ async def test_a_slow_reader_stops_its_session_and_no_other(far: FarEnd, server:
 async def test_two_slow_readers_both_have_to_go_on(far: FarEnd, server: Server) -> None:
     async with far.opened(server.port) as session:
         streams, sending = [], []
-        data = random.randbytes(2 * MIB)
+        data = random.randbytes(READ_LIMIT)
         for _ in range(2):
             streams.append(open_stream(session))
             connection = await server.accept()
@@ -550,7 +551,7 @@ async def test_a_protocol_that_fails_after_a_pause(far: FarEnd, echo: int) -> No
         transport = session.create_stream(bad)
         transport.pause_reading()
         transport.write(b"x")
-        await eventually(lambda: transport._unread_size)
+        await eventually(lambda: transport.unread_size)
         transport.resume_reading()
         await bad.until_lost()
         assert [str(report) for report in reports] == ["a protocol's own mistake"]
@@ -778,7 +779,7 @@ async def test_a_reader_that_is_slow_throughout_a_resume(
         transport, collector = open_stream(session)
         connection = await server.accept()
         transport.pause_reading()
-        sending = asyncio.ensure_future(connection.send(random.randbytes(2 * MIB)))
+        sending = asyncio.ensure_future(connection.send(random.randbytes(READ_LIMIT + 2 * MIB)))
         await eventually(lambda: websocket_of(session).reading_paused)
         # A paused WebSocket does not hear of its end: this one is lost on our side.
         websocket_of(session)._fail("lost by the test")
@@ -1138,7 +1139,7 @@ async def test_a_paused_reader_gets_what_came_before_the_end() -> None:
             await agent.next()
         transport.pause_reading()
         agent.peer.send(agent.push(b"last words"))
-        await eventually(lambda: transport._unread_size == 10)
+        await eventually(lambda: transport.unread_size == 10)
         agent.peer.send(agent.channel_closed())
         assert isinstance(await collector.until_lost(), SessionClosed)
         assert collector.data == b"last words"

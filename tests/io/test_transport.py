@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ssmnet.driver import READ_LIMIT
 from ssmnet.errors import DestinationRefused, LocalProtocolError, SessionClosed
 from ssmnet.session import Session
-from ssmnet.transport import HIGH_WATER, READ_LIMIT, StreamTransport
+from ssmnet.transport import HIGH_WATER, StreamTransport
 from tests.io.sessions import (
     Collector,
     FarEnd,
@@ -196,7 +197,7 @@ async def test_reading_can_be_paused(session: Session, server: Server) -> None:
     transport.pause_reading()
     assert not transport.is_reading()
     await connection.send(b"kept")
-    await eventually(lambda: transport._unread_size == 4)
+    await eventually(lambda: transport.unread_size == 4)
     assert not collector.data
     transport.resume_reading()
     transport.resume_reading()
@@ -213,7 +214,7 @@ async def test_paused_again_before_the_kept_data_came(session: Session, server: 
     connection = await server.accept()
     transport.pause_reading()
     await connection.send(b"kept")
-    await eventually(lambda: transport._unread_size == 4)
+    await eventually(lambda: transport.unread_size == 4)
     transport.resume_reading()
     transport.pause_reading()
     await asyncio.sleep(0.02)
@@ -231,9 +232,9 @@ async def test_what_a_paused_reader_has_waiting_is_bounded(
     blob = random.randbytes(6_000_000)
     sending = asyncio.ensure_future(connection.send(blob))
     await eventually(lambda: websocket_of(session).reading_paused)
-    kept = transport._unread_size
+    kept = transport.unread_size
     await asyncio.sleep(0.1)
-    assert READ_LIMIT < transport._unread_size == kept < 2 * READ_LIMIT + 256 * 1024
+    assert READ_LIMIT < transport.unread_size == kept < 2 * READ_LIMIT + 256 * 1024
     transport.resume_reading()
     await collector.until(lambda: len(collector.data) == len(blob))
     assert collector.data == blob
