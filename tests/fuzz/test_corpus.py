@@ -8,6 +8,8 @@ from random import Random
 
 import pytest
 
+from ssmnet import plugin
+from ssmnet.errors import UsageError
 from tests.fuzz.engine import Branches, Failed, Mutator, run
 from tests.fuzz.run import CORPUS, NAMES, corpus_of, harness_of
 
@@ -43,6 +45,13 @@ def test_mutations_of_it_from_a_seed(name: str) -> None:
 def test_the_corpus_is_small() -> None:
     assert {path.name for path in CORPUS.iterdir()} == set(NAMES)
     assert sum(path.stat().st_size for path in CORPUS.glob("*/*")) < MAX_CORPUS
+
+
+@pytest.mark.xfail(raises=RecursionError, reason="the parser's own limit is not expected there")
+def test_a_response_that_is_nested_too_deep() -> None:
+    response = '{"a":' * 100_000
+    with pytest.raises(UsageError):
+        plugin._read_call([response, "eu-west-1", "StartSession"])
 
 
 def planted(data: bytes) -> None:
