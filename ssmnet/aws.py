@@ -204,6 +204,10 @@ class Client:
                 request["NextToken"] = more
         return found
 
+    def stop_asking(self) -> None:
+        """Ask for no MFA code any more: whoever could type it has left, and all else would wait."""
+        self._mfa_code = None
+
     def stream_url(self, url: str) -> str:
         """Return the URL to open for a StreamUrl, moved to the configured endpoint if there is one.
 

@@ -117,7 +117,7 @@ def _read_call(arguments: list[str]) -> _Call:
         text = response
     try:
         fields = msgspec.json.decode(os.fsencode(text), type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"the response of StartSession can't be read: {error}") from None
     return _Call(
         _field(fields, "SessionId"),

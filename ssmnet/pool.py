@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from random import Random, SystemRandom
 from typing import Any
 
-from .errors import ConnectError, Error, LocalProtocolError, SessionClosed, UsageError
+from .errors import ConnectError, Error, LocalProtocolError, SessionClosed
 from .events import Event, Restarted, Restarting
 from .protocol.reconnect import MAX_REFUSALS, STALL_TIME, Restarts, Unfit
 from .session import DRAIN_TIMEOUT, Session
@@ -273,7 +273,11 @@ class SessionPool:
         self._starting = self._loop.create_task(self._keep_starting(cause, over, delay))
 
     async def _keep_starting(self, cause: str, over: bool, delay: float) -> None:
-        """Try until there is a session. What keeps it from starting may pass: a reboot, a login."""
+        """Try until there is a session.
+
+        Whatever keeps it from starting may pass, since one has started before: a reboot, a login
+        that has expired, a settings file that somebody is just writing.
+        """
         began = self._clock()
         told = ""
         while True:
@@ -283,16 +287,14 @@ class SessionPool:
             await asyncio.sleep(delay)
             try:
                 session = await self._start()
-            except UsageError as error:
-                self._starting = None
-                if not self._sessions:
-                    self._end(error)
-                return
+                break
             except Error as error:
                 cause = str(error)
-                delay = self._restarts.failed()
-            else:
-                break
+            except Exception as error:
+                # Whatever it is, nobody would notice that nothing is tried any more.
+                logger.exception("cannot start a session")
+                cause = f"cannot start: {type(error).__name__}"
+            delay = self._restarts.failed()
         self._starting = None
         self._restarts.started()
         self._on_event(Restarted(session.session_id, self._clock() - began))

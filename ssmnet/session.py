@@ -27,6 +27,7 @@ from .errors import (
     HandshakeError,
     LocalProtocolError,
     SessionClosed,
+    UsageError,
 )
 from .message_socket import Handler, MessageSocket
 from .protocol.events import Event, SessionReady
@@ -366,7 +367,8 @@ class Session:
         except AccessDenied as error:
             # Policies that allow sessions to be started, but not resumed, are common.
             raise SessionClosed(str(error)) from error
-        except ConnectError as error:
+        except (ConnectError, UsageError) as error:
+            # A settings file that can't be used may be one that somebody is just writing.
             self._tell_interruption(str(error))
             return False
         self._over = True

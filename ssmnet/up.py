@@ -104,6 +104,7 @@ async def _run(
     try:
         if await unless(stop, pool.open()) is None:
             return True
+        client.stop_asking()
         if request.check:
             await _check(pool, destination)
         listener = Listener(pool.dial, destination, on_event)

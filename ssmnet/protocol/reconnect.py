@@ -24,8 +24,8 @@ PATIENCE_AFTER_SLEEP = 3.0
 # A connection that lasts for so long works, if only nobody had anything to say.
 WORKING_TIME = 10.0
 
-# A session that the far end gives up with a reason so soon would be followed by others like it: a
-# host that is forbidden, or has no address.
+# A first session that the far end gives up with a reason so soon would be followed by others like
+# it: a host that is forbidden, or has no address.
 SHORT_LIFE = 5.0
 
 # So long without an acknowledgement, or without our reading, and so many round trips: new
@@ -178,6 +178,7 @@ class Restarts:
 
     def __init__(self, random: Callable[[], float], *, limit: int | None = None) -> None:
         self._left = float("inf") if limit is None else limit
+        self._worked = False  # one of the sessions so far
         self._back_off = BackOff(random)
         self._replacements = BackOff(
             random, first=FIRST_REPLACEMENT_DELAY, maximum=MAX_REPLACEMENT_DELAY
@@ -189,7 +190,8 @@ class Restarts:
 
         ``for_a_reason`` says that the far end has named one.
         """
-        if self._left <= 0 or (for_a_reason and lived < SHORT_LIFE):
+        self._worked = self._worked or lived >= SHORT_LIFE
+        if self._left <= 0 or (for_a_reason and not self._worked):
             return None
         if lived < SHORT_LIFE:
             return self._back_off.next_delay()

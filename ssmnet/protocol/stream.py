@@ -157,7 +157,7 @@ class StreamSender:
             self._came_late |= self._timed_out and sent.order >= self._first_order
         else:
             # A duplicate's: nothing new, but the path lives.
-            self._heard = True
+            self._heard = self._heard or number < self.next_number
             return
         self._acknowledged_bytes += len(sent.wire)
         # While a timeout is in doubt this may be the first transmission's acknowledgement.

@@ -94,9 +94,6 @@ def check_call(arguments: list[str], name: str, value: str) -> None:
             assert TOKEN not in told or is_name(arguments[0])
             assert "\n" not in told or is_name(arguments[0])
             return
-        except RecursionError:
-            # See test_a_response_that_is_nested_too_deep: one thousand levels do it on 3.11.
-            return
         assert name not in os.environ, "the token is left to our children"
     assert (call.region, *arguments[3:4]) == (arguments[1], *arguments[3:4])
     found = (call.session_id, call.token_value, call.stream_url)
@@ -119,7 +116,7 @@ def check_main(arguments: list[str], name: str, value: str) -> None:
         assert TOKEN.encode() not in said or "{" not in arguments[0]
     elif arguments[2] == "StartSession":
         assert said.startswith(b"Cannot perform start session: ")
-        assert b"SSMNET_DEBUG" not in said or b"RecursionError" in said, "a fault of ours"
+        assert b"SSMNET_DEBUG" not in said, "a fault of ours"
         assert bool(code) == is_name(arguments[0])
         assert TOKEN.encode() not in said or is_name(arguments[0])
 

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -179,6 +180,46 @@ async def test_a_connection_that_goes_while_it_waits_leaves_nothing(
         await it.seen(lambda event: event.__class__.__name__ == "Connected")
         writer.transport.abort()
         assert await it.echo(b"next") == b"next"
+
+
+async def test_whatever_keeps_a_session_from_starting_may_pass(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        config = tmp_path / "config"
+        config.write_text("[defau")  # as when somebody is just writing it
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        for end in (ssm_loopback.cut_clients, ssm_loopback.end_sessions):
+            it.events.seen.clear()
+            end()
+            await it.seen(
+                lambda event: isinstance(event, Resuming | Restarting) and "config" in event.cause
+            )
+            config.unlink()
+            assert await it.echo(b"after") == b"after"
+            config.write_text("[defau")
+        config.unlink()
+
+
+async def test_a_fault_of_ours_does_not_end_it_all(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch) as it:
+        failures = [RuntimeError("oops")]
+        start = it.pool._start
+
+        async def fail_first() -> Session:
+            while failures:
+                raise failures.pop()
+            return await start()
+
+        monkeypatch.setattr(it.pool, "_start", fail_first)
+        ssm_loopback.end_sessions()
+        restarting = await it.seen(
+            lambda event: isinstance(event, Restarting) and "RuntimeError" in event.cause
+        )
+        assert "oops" not in str(restarting)
+        assert await it.echo(b"after") == b"after"
 
 
 async def test_restarts_can_be_bounded(

@@ -209,6 +209,13 @@ def test_one_that_is_given_up_at_once_for_a_reason_would_be_again() -> None:
     assert restarts.after(SHORT_LIFE / 2, for_a_reason=True) is None
 
 
+def test_unless_there_was_one_that_worked() -> None:
+    """After a reboot, an agent may be up before it can look up names."""
+    restarts = Restarts(certain)
+    assert restarts.after(SHORT_LIFE, for_a_reason=True) == 0.0
+    assert restarts.after(0.1, for_a_reason=True) == FIRST_DELAY
+
+
 def test_restarts_are_counted() -> None:
     restarts = Restarts(certain, limit=2)
     for _ in range(2):

@@ -777,3 +777,16 @@ def test_the_window_counts_what_is_in_flight_whatever_happens(
     assert sender.idle
     assert sender.window.in_flight == 0
     assert sender.can_send()
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_no_sign_of_life() -> None:
+    sender = new_sender()
+    send(sender, 1)
+    due = sender.get_timer()
+    acknowledge(sender, [17], 0.1)
+    assert sender.get_timer() == due
+    acknowledge(sender, [0], 0.1)
+    send(sender, 1, 0.1)
+    due = sender.get_timer()
+    acknowledge(sender, [0], 0.15)  # a duplicate's is
+    assert sender.get_timer() != due
