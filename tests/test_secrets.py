@@ -8,8 +8,10 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -100,6 +102,18 @@ async def test_clients_and_far_ends_show_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", loopback.secret_access_key)
     client = Client(region="us-east-1", profile="mine", mfa_code=lambda _: "914273")
     assert loopback.secret_access_key not in f"{client!r}{client}{loopback!r}{loopback}"
+
+
+STARTS = re.compile(
+    r"create_subprocess|subprocess_exec|Popen|posix_spawn|os\.(exec|fork|spawn|system)"
+)
+
+
+def test_processes_are_started_in_one_place() -> None:
+    """Its test looks at what they see of us; another place needs another."""
+    package = Path(ssmnet.__file__).parent
+    starting = [path for path in package.rglob("*.py") if STARTS.search(path.read_text("utf-8"))]
+    assert [path.name for path in starting] == ["aws_credentials.py"]
 
 
 @pytest.mark.parametrize(
