@@ -10,6 +10,8 @@ missing() {
     command -v curl >/dev/null || echo curl
     command -v ssh >/dev/null || echo openssh-client
     [ -x /usr/sbin/sshd ] || echo openssh-server
+    PATH=$PATH:/usr/sbin:/sbin command -v tc >/dev/null || echo iproute2
+    PATH=$PATH:/usr/sbin:/sbin command -v nft >/dev/null || echo nftables
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || echo libfaketime
 }
 
