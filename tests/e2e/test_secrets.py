@@ -19,6 +19,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pexpect
 import pytest
 import trustme
 import typer
@@ -554,6 +555,46 @@ async def test_a_gateway_that_does_not_do_for_a_presigned_url(scene: Scene, plug
 
     await asyncio.gather(*(try_it(*upgrade) for upgrade in UPGRADES.items()))
     scene.check()
+
+
+ROLE = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+<Credentials><AccessKeyId>AKIDROLE</AccessKeyId><SecretAccessKey>{}</SecretAccessKey>
+<SessionToken>{}</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>
+<AssumedRoleUser><Arn>arn:aws:sts::1:assumed-role/r/s</Arn><AssumedRoleId>R:s</AssumedRoleId>
+</AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+@pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
+@pytest.mark.parametrize("good", [True, False])
+async def test_the_code_of_an_mfa_device_and_the_role_s_keys(scene: Scene, good: bool) -> None:
+    """The gateway refuses the role's session token, and so says all that there is to say."""
+    code, key, token = "7" + secrets.token_hex(10), secret(), secret(100)
+    scene.secrets.add("code", code)
+    scene.secrets.add("role", key)
+    scene.secrets.add("session token", token)
+    role = "role_arn = arn:aws:iam::1:role/r"
+    lines = ("source_profile = user", "mfa_serial = arn:aws:iam::1:mfa/u", "[profile user]")
+    user = ("aws_access_key_id = AKIDUSER", f"aws_secret_access_key = {secret()}")
+    env = with_profile(scene, role, *lines, *user)
+    answer = ROLE.format(key, token).replace("&", "&amp;") if good else f"<Error>{code}</Error>"
+    async with wrong_server(scene, answer) as url:
+        command = (*scene.forward, "--profile", "mine")
+        terminal: Any = pexpect.spawn(
+            str(command[0]),
+            [str(part) for part in command[1:]],
+            env=env | {"AWS_ENDPOINT_URL_STS": url},
+            timeout=TIMEOUT,
+        )
+        try:
+            await terminal.expect("MFA code.*: ", async_=True)
+            scene.seen.add_process(terminal.pid, map(str, command), env)
+            terminal.sendline(code)
+            await terminal.expect(pexpect.EOF, async_=True)
+        finally:
+            terminal.close(force=True)
+    assert b"error: " in terminal.before
+    scene.seen.add("terminal", terminal.before)
+    scene.check(**({"session_token": 2} if good else {}))
 
 
 # Proxies.
