@@ -96,6 +96,7 @@ class AgentSide:
         *,
         ideal: bool,
         pace: bool,
+        version: str,
         random: Random,
         send: Callable[[list[bytes]], None],
         ended: Callable[[str], None],
@@ -108,6 +109,7 @@ class AgentSide:
             session_id="session",
             wall_clock=lambda: int((1_700_000_000 + self.now) * 1000),
             message_id=message_ids(random.randbytes(16)).__next__,
+            agent_version=version,
             ideal=ideal,
             pace=pace,
         )
@@ -126,6 +128,11 @@ class AgentSide:
     def now(self) -> float:
         """The loop's time."""
         return self._loop.time()
+
+    @property
+    def ending(self) -> bool:
+        """Whether the agent itself has begun to end the session."""
+        return self.core._ending is not None
 
     def start(self) -> None:
         """Begin the handshake."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from random import Random
 
 from ..errors import ConnectError
+from ..message_socket import Handler
 from ..protocol.message import AgentMessage, MessageType
 from .agent import AgentSide, Destination, DestinationSide
 from .link import Network
 from .transcript import Transcript, kind_and_number
-from .websocket import PING, PONG, Handler, Observer, SimulatedWebSocket
+from .websocket import PING, PONG, Observer, SimulatedWebSocket
 
 CREATED = 1_700_000_000_000
 # After this long the client gives up a connection, or a call, that nothing answers; seconds.
@@ -72,6 +73,7 @@ class SimulatedGateway:
         observer: Observer,
         ideal: bool,
         pace: bool,
+        version: str,
         connect: Callable[[DestinationSide, Hosted], Destination | None],
         sessions: dict[str, Hosted],
     ) -> None:
@@ -87,6 +89,7 @@ class SimulatedGateway:
         self._observer = observer
         self._ideal = ideal
         self._pace = pace
+        self._version = version
         self._connect_destination = connect
         self._loop = asyncio.get_running_loop()
         self._opening: dict[SimulatedWebSocket, Hosted] = {}
@@ -131,6 +134,7 @@ class SimulatedGateway:
             self._network.path(self._random),
             self._network.path(self._random),
             buffer=self._network.buffer,
+            spoil=self._spoil,
             observer=self._observer,
             transcript=self._transcript,
         )
@@ -256,6 +260,13 @@ class SimulatedGateway:
             raise ConnectError("cannot reach the gateway: 503")
         self._transcript.event(f"{name} works")
 
+    def _spoil(self, data: bytes) -> bytes:
+        """Now and then a message arrives that is not what was sent."""
+        share = self._network.corruption
+        if not share or self._random.random() >= share:
+            return data
+        return data[:-1] + bytes([data[-1] ^ 1])
+
     def _session_of(self, websocket: SimulatedWebSocket) -> Hosted | None:
         sessions = (one for one in self.sessions.values() if one.client is websocket)
         return next(sessions, None)
@@ -299,6 +310,7 @@ class SimulatedGateway:
         return AgentSide(
             ideal=self._ideal,
             pace=self._pace,
+            version=self._version,
             random=self._random,
             send=send,
             ended=lambda output: self.end(session, output),

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import cast
 
 from ..driver import WRITE_LIMIT, Driver
+from ..message_socket import Handler
 from ..protocol.stream import MAX_REORDERED_BYTES, MAX_REORDERED_MESSAGES
 from ..protocol.window import MAX_MESSAGES
-from ..transport import READ_LIMIT
 from .transcript import ACKNOWLEDGE, INPUT, OUTPUT, Transcript
-from .websocket import READ_SIZE, Handler, SimulatedWebSocket
+from .websocket import READ_SIZE, SimulatedWebSocket
 
 # So often a message may go out: whoever repeats it more often does so without looking.
 MAX_TRANSMISSIONS = 100
@@ -104,14 +104,12 @@ class Invariants:
             websocket.write_buffer_size <= WRITE_LIMIT + _LARGEST_WRITE,
             f"{websocket.write_buffer_size} bytes wait to be written",
         )
-        for transport in driver._transports.values():
-            unread = transport._unread_size
-            if unread > READ_LIMIT:
-                require(websocket.reading_paused, f"{unread} bytes are unread, and more is read")
-                require(
-                    unread <= READ_LIMIT + READ_SIZE + session.most_waiting,
-                    f"{unread} bytes are unread",
-                )
+        unread = sum(transport.unread_size for transport in driver._transports.values())
+        require(driver._unread == unread, f"{driver._unread} bytes are counted, {unread} unread")
+        if unread > driver._read_limit:
+            require(websocket.reading_paused, f"{unread} bytes are unread, and more is read")
+            most = driver._read_limit + READ_SIZE + session.most_waiting
+            require(unread <= most, f"{unread} bytes are unread")
 
     def check_end(self) -> None:
         """Nothing is left of the sessions."""

@@ -155,7 +155,7 @@ class Network:
     ``delay`` is one way, ``rate`` in bytes per second, ``spread`` how much later than that a
     message may come, ``reordering`` whether it may overtake others then. Seconds and shares of 1.
     ``buffer`` is how many bytes the operating systems and the gateway take before they stop a
-    sender.
+    sender, ``corruption`` how many messages arrive with a byte changed.
     """
 
     delay: float
@@ -165,6 +165,7 @@ class Network:
     spread: float = 0.0
     reordering: bool = False
     buffer: int = 256 * 1024
+    corruption: float = 0.0
 
     def path(self, random: Random) -> Path:
         """One direction of a new connection."""

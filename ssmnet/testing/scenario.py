@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from ..driver import STALL_TIMEOUT
+from ..driver import READ_LIMIT, STALL_TIMEOUT
 from .link import Network
 from .traffic import Pause, Plan
 
@@ -17,6 +17,11 @@ KIB = 1024
 MIN_BYTES = 200 * KIB  # each way, of all transfers together
 MIN_TRANSFERS = 3
 FOREVER = float("inf")
+NEW_AGENT = "3.3.0.0"
+# It wants to see a frame every 30 s.
+OLD_AGENT = "3.1.1511.0"
+# It has one connection at a time, and can neither refuse nor end one.
+BASIC_AGENT = "3.0.196.0"
 
 
 class Kind(Enum):
@@ -85,15 +90,17 @@ class Scenario:
     refusing: float = 0.0
     keep_alive: float | None = None
     max_age: float | None = None
+    read_limit: int = READ_LIMIT
     stall_timeout: float = STALL_TIMEOUT
+    version: str = NEW_AGENT
 
     def lines(self) -> list[str]:
         """To read."""
         agent = "an ideal agent" if self.ideal else "an agent with the real one's habits"
         return [
-            f"seed {self.seed}: {agent}, {'paced' if self.pace else 'not paced'}",
+            f"seed {self.seed}: {agent}, {'paced' if self.pace else 'not paced'}, {self.version}",
             f"refusing {self.refusing}, keep-alive {self.keep_alive}, greatest age {self.max_age},"
-            f" stall time-out {self.stall_timeout}",
+            f" read limit {self.read_limit}, stall time-out {self.stall_timeout}",
             str(self.network),
             *map(str, self.plans),
             *map(str, self.faults),
@@ -105,18 +112,22 @@ def draw(seed: int) -> Scenario:
     """The scenario of ``seed``."""
     random = Random(seed)
     ideal = random.random() < 0.5
+    version = random.choices((NEW_AGENT, OLD_AGENT, BASIC_AGENT), (8, 1, 1))[0]
+    multiplexed = version != BASIC_AGENT
     return Scenario(
         seed=seed,
         ideal=ideal,
         pace=not ideal and random.random() < 0.7,
         network=_draw_network(random, ideal),
-        plans=(*_draw_plans(random), *_draw_large(random)),
+        plans=_draw_plans(random, multiplexed),
         faults=tuple(_draw_fault(random) for _ in range(random.randint(2, 6))),
         closing=random.choice((None, None, _draw_fault(random))),
-        refusing=random.choice((0.0, 0.0, 0.0, 0.1, 0.5)),
+        refusing=random.choice((0.0, 0.0, 0.0, 0.1, 0.5)) if multiplexed else 0.0,
         keep_alive=random.choice((None, None, 5.0)),
         max_age=random.choice((None, None, None, None, 10.0)),
+        read_limit=random.choice((READ_LIMIT, 16 * KIB)),
         stall_timeout=random.choice((STALL_TIMEOUT, 20.0)),
+        version=version,
     )
 
 
@@ -134,10 +145,11 @@ def _draw_network(random: Random, ideal: bool) -> Network:
         duplication=random.choice((0.0, 0.0, 0.02, 0.2)),
         spread=delay * random.choice((0.0, 0.1, 1.0)),
         reordering=random.random() < 0.5,
+        corruption=random.choice((0.0, 0.0, 0.0, 0.01)),
     )
 
 
-def _draw_plans(random: Random) -> tuple[Plan, ...]:
+def _draw_plans(random: Random, multiplexed: bool) -> tuple[Plan, ...]:
     """Shares of what has to go each way."""
     amount = random.randint(MIN_TRANSFERS, 5)
     ups = _draw_shares(random, amount)
@@ -149,21 +161,14 @@ def _draw_plans(random: Random) -> tuple[Plan, ...]:
             down=down,
             piece=random.choice((700, 4096, 50_000)),
             gap=random.choice((0.0, 0.0, 0.001, 0.05)),
-            client_ends=random.random() < 0.5,
+            client_ends=random.random() < 0.5 or not multiplexed,
             client_pause=_draw_pause(random, down),
             destination_pause=_draw_pause(random, up),
-            abort_after=random.randint(1, down) if random.random() < 0.05 else None,
+            # A basic agent can't tell what it still has of a connection that was given up.
+            abort_after=random.randint(1, down) if random.random() < 0.05 * multiplexed else None,
         )
         for up, down in zip(ups, downs, strict=True)
     )
-
-
-def _draw_large(random: Random) -> tuple[Plan, ...]:
-    """Now and then, a download that is more than a stream may keep while nobody reads it."""
-    if random.random() < 0.9:
-        return ()
-    pause = Pause(random.randint(1, 50 * KIB), random.choice((3.0, 60.0)))
-    return (Plan(start=random.uniform(0, 3), up=1, down=500 * KIB, client_pause=pause),)
 
 
 def _draw_shares(random: Random, amount: int) -> list[int]:

@@ -27,9 +27,9 @@ from .transfer import Transfers
 
 # How long anything may take with no fault going on: a WebSocket that is dead is noticed after 32 s,
 # and the next try to resume is at most 15 s away; seconds.
-PATIENCE = 150.0
+PATIENCE = 100.0
 # How long a message takes at most that only the agent's resending brings, one after the other.
-REPAIR_TIME = 1.0
+REPAIR_TIME = 0.5
 # How long closing may take: to drain, to terminate by flag and by call, to close the WebSocket;
 # seconds.
 CLOSE_TIME = 25.0
@@ -110,6 +110,7 @@ class _Run:
             observer=self._invariants,
             ideal=scenario.ideal,
             pace=scenario.pace,
+            version=scenario.version,
             connect=self._transfers.connect,
             sessions=sessions,
         )
@@ -186,6 +187,7 @@ class _Run:
             await self._gateway.start_session(),
             on_event=self._event,
             keep_alive=self._scenario.keep_alive,
+            read_limit=self._scenario.read_limit,
             stall_timeout=self._scenario.stall_timeout,
             clock=self._loop.time,
             wall_clock=lambda: WALL_CLOCK + self._slept + self._loop.time(),
@@ -227,7 +229,7 @@ class _Run:
             for session in self._gateway.live()
             if session.agent is not None
         ]
-        repairs = sum(unrepaired) + 2 * network.loss * sum(
+        repairs = sum(unrepaired) + 2 * (network.loss + network.corruption) * sum(
             (plan.up + plan.down) / 1024 for plan in plans
         )
         return PATIENCE + sum(pauses) + sum(gaps) + repairs * REPAIR_TIME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from hashlib import sha256
 
 _NUMBER = re.compile(rb'"AcknowledgedMessageSequenceNumber":\s*(-?\d+)')
 _TYPES = {
@@ -17,6 +18,7 @@ _TYPES = {
         b"pause_publication",
     )
 }
+HEADER_LENGTH = b"\x00\x00\x00\x74"
 ACKNOWLEDGE = "acknowledge"
 INPUT = "input_stream_data"
 OUTPUT = "output_stream_data"
@@ -76,10 +78,17 @@ def kind_and_number(data: bytes) -> tuple[str, int]:
 
     Read without the codec of the client, so that a fault of that can't hide here.
     """
-    if data[:4] != b"\x00\x00\x00\x74":
+    if data[:4] != HEADER_LENGTH:
         return data[:4].decode("latin-1"), 0
     kind = _TYPES.get(data[4:36], "?")
     if kind == ACKNOWLEDGE:
         found = _NUMBER.search(data, 120)
         return kind, int(found[1]) if found else -1
     return kind, int.from_bytes(data[48:56])
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether a message is as it was sent: its payload fits its digest."""
+    return (
+        data[:4] != HEADER_LENGTH or sha256(data[120:]).digest() == data[80:112] or len(data) == 120
+    )

@@ -266,14 +266,19 @@ class DestinationEnd:
     def closed(self) -> None:
         """The agent has closed the connection."""
         connection = self._connection
-        given_up = connection is None or connection.aborted or connection.transfers.closing
-        if connection is not None and not given_up and not self.done:
+        if connection is not None and not self.done and not self._may_close_early(connection):
             self._transcript.fail(f"{connection.name}: the destination is closed before the end")
         self._finish(self.done)
 
     def session_over(self) -> None:
         """The session has ended."""
         self._finish(self.done)
+
+    def _may_close_early(self, connection: Connection) -> bool:
+        agent = self._session.agent
+        ending = agent is not None and agent.ending
+        given_up = connection.aborted or connection.client.stalled
+        return ending or given_up or connection.transfers.closing
 
     def _begin(self, connection: Connection) -> None:
         self._connection = connection

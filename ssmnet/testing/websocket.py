@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from math import ceil
 from typing import Protocol
 
+from ..message_socket import Handler
 from .link import Path
-from .transcript import ACKNOWLEDGE, OUTPUT, Transcript, kind_and_number
+from .transcript import ACKNOWLEDGE, OUTPUT, Transcript, is_intact, kind_and_number
 
 # What one read brings.
 READ_SIZE = 64 * 1024
@@ -26,25 +28,6 @@ GRAIN = 0.0005
 PING = b"ping"
 PONG = b"pong"
 CLOSE = b"close"
-
-
-class Handler(Protocol):
-    """Who gets what the client's end receives: a session's driver."""
-
-    def message_received(self, data: memoryview) -> None:
-        """A binary message."""
-
-    def burst_ended(self) -> None:
-        """All messages of one read have been handed over."""
-
-    def pause_writing(self) -> None:
-        """The write buffer is full."""
-
-    def resume_writing(self) -> None:
-        """The write buffer has room again."""
-
-    def connection_lost(self, reason: str) -> None:
-        """The WebSocket is gone, for whatever reason but our own ``close`` or ``abort``."""
 
 
 class Server(Protocol):
@@ -77,6 +60,7 @@ class SimulatedWebSocket:
     """``there`` leads to the gateway, ``back`` to the client; both begin to be used now.
 
     Of each direction ``buffer`` bytes are taken over by the network before anybody has to wait.
+    ``spoil`` makes of a message what will arrive.
     """
 
     def __init__(
@@ -87,6 +71,7 @@ class SimulatedWebSocket:
         back: Path,
         *,
         buffer: int,
+        spoil: Callable[[bytes], bytes],
         observer: Observer,
         transcript: Transcript,
     ) -> None:
@@ -97,6 +82,7 @@ class SimulatedWebSocket:
         # Whether the client thinks that it has a connection.
         self.open = True
         self._buffer = buffer
+        self._spoil = spoil
         self._handler = handler
         self._server = server
         self._observer = observer
@@ -241,7 +227,7 @@ class SimulatedWebSocket:
 
     def _send(self, path: Path, direction: str, kind: str, number: int, data: bytes) -> None:
         lost = path.lost
-        path.send(data, self._loop.time())
+        path.send(self._spoil(data), self._loop.time())
         self._transcript.message(
             direction if path.lost == lost else f"{direction} LOST", kind, number, len(data)
         )
@@ -345,6 +331,10 @@ class SimulatedWebSocket:
 
     def _hand_over(self, data: bytes) -> None:
         kind, number = kind_and_number(data)
+        if not is_intact(data):
+            self._transcript.message("  < SPOILED", kind, number, len(data))
+            self._handler.message_received(memoryview(data))
+            return
         if kind == OUTPUT:
             self._unanswered.append(number)
         self._transcript.message("  <", kind, number, len(data))
