@@ -239,8 +239,8 @@ import os, subprocess
 key = os.environ["AWS_SECRET_ACCESS_KEY"]
 print(key[:20])
 with subprocess.Popen(["sleep", "60"], env={"OTHER": key, "PATH": os.environ["PATH"]}):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         os.read(os.pipe()[0], 1)
     except KeyboardInterrupt:
         pass
