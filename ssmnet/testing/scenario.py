@@ -113,20 +113,21 @@ def draw(seed: int) -> Scenario:
     random = Random(seed)
     ideal = random.random() < 0.5
     version = random.choices((NEW_AGENT, OLD_AGENT, BASIC_AGENT), (8, 1, 1))[0]
+    # A basic agent can't tell what it still has of a connection that was given up.
     multiplexed = version != BASIC_AGENT
     return Scenario(
         seed=seed,
         ideal=ideal,
         pace=not ideal and random.random() < 0.7,
         network=_draw_network(random, ideal),
-        plans=_draw_plans(random, multiplexed),
+        plans=_draw_plans(random, version),
         faults=tuple(_draw_fault(random) for _ in range(random.randint(2, 6))),
         closing=random.choice((None, None, _draw_fault(random))),
         refusing=random.choice((0.0, 0.0, 0.0, 0.1, 0.5)) if multiplexed else 0.0,
         keep_alive=random.choice((None, None, 5.0)),
         max_age=random.choice((None, None, None, None, 10.0)),
         read_limit=random.choice((READ_LIMIT, 16 * KIB)),
-        stall_timeout=random.choice((STALL_TIMEOUT, 20.0)),
+        stall_timeout=random.choice((STALL_TIMEOUT, 20.0)) if multiplexed else STALL_TIMEOUT,
         version=version,
     )
 
@@ -149,8 +150,11 @@ def _draw_network(random: Random, ideal: bool) -> Network:
     )
 
 
-def _draw_plans(random: Random, multiplexed: bool) -> tuple[Plan, ...]:
+def _draw_plans(random: Random, version: str) -> tuple[Plan, ...]:
     """Shares of what has to go each way."""
+    multiplexed = version != BASIC_AGENT
+    # With its output stuck, an agent sees no frame of ours.
+    longest = 3.0 if version == OLD_AGENT else 60.0
     amount = random.randint(MIN_TRANSFERS, 5)
     ups = _draw_shares(random, amount)
     downs = _draw_shares(random, amount)
@@ -162,9 +166,8 @@ def _draw_plans(random: Random, multiplexed: bool) -> tuple[Plan, ...]:
             piece=random.choice((700, 4096, 50_000)),
             gap=random.choice((0.0, 0.0, 0.001, 0.05)),
             client_ends=random.random() < 0.5 or not multiplexed,
-            client_pause=_draw_pause(random, down),
-            destination_pause=_draw_pause(random, up),
-            # A basic agent can't tell what it still has of a connection that was given up.
+            client_pause=_draw_pause(random, down, longest),
+            destination_pause=_draw_pause(random, up, longest),
             abort_after=random.randint(1, down) if random.random() < 0.05 * multiplexed else None,
         )
         for up, down in zip(ups, downs, strict=True)
@@ -176,10 +179,10 @@ def _draw_shares(random: Random, amount: int) -> list[int]:
     return [round(MIN_BYTES * weight / sum(weights)) + 1 for weight in weights]
 
 
-def _draw_pause(random: Random, size: int) -> Pause | None:
+def _draw_pause(random: Random, size: int, longest: float) -> Pause | None:
     if random.random() < 0.75:
         return None
-    return Pause(random.randint(0, size), random.choice((0.1, 3.0, 60.0)))
+    return Pause(random.randint(0, size), random.choice((0.1, 3.0, longest)))
 
 
 def _draw_fault(random: Random) -> Fault:
