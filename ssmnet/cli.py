@@ -246,12 +246,18 @@ def main() -> None:
         abandon(sys.stdout.fileno())
         status = 1
     except Exception as error:
-        # A fault of ours or of the machine. What others put into their errors may be secret.
-        if debug:
-            tell_traceback(error)
-        tell(f"error: {type(error).__name__}; --debug shows where")
+        _tell_fault(error, debug)
         status = 1
     sys.exit(status)
+
+
+def _tell_fault(error: Exception, debug: bool) -> None:
+    """Tell of a fault of ours or of the machine. What is in others' errors may be secret."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if debug:
+        tell_traceback(error)
+    tell(f"error: {type(error).__name__}; --debug shows where")
 
 
 @contextlib.asynccontextmanager

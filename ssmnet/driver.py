@@ -8,7 +8,6 @@ decides.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,17 +15,15 @@ from random import Random, SystemRandom
 from typing import Any, Protocol
 from uuid import UUID
 
-from .errors import ConnectError, Error, StreamStalled
+from .errors import ConnectError, Error
 from .message_socket import MessageSocket
 from .protocol.channel import DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
 from .protocol.reconnect import Liveness, Verdict
 from .protocol.smux import Multiplexer, MuxStream
-from .reading import ReadingGate
+from .reading import ReadingGate, SlowReaders
 from .transport import StreamTransport
-
-logger = logging.getLogger("ssmnet.driver")
 
 # Acknowledgements that the gateway does not read pile up here; then we stop reading, too.
 WRITE_LIMIT = 4 * 1024 * 1024
@@ -88,18 +85,23 @@ class Driver:
         self.heard = asyncio.Event()  # that a message has come over the present WebSocket
         self._drained = asyncio.Event()
         self._heard = False
+        self._websockets = 0
         self._owner = owner
         self._clock = clock
         self._wall_clock = wall_clock
-        self._read_limit = read_limit
-        self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
         self._liveness = Liveness(0.0, 0.0)
         self._connected_at = 0.0
         self._closed = False
         self._busy = False
         self._reading = ReadingGate(clock, self._pause_reading, self._resume_reading)
-        self._unread = self._unwritten = 0
+        self._slow_readers = SlowReaders(
+            self._reading,
+            clock,
+            limit=read_limit,
+            patience=stall_timeout,
+        )
+        self._unwritten = 0
         self._draining = False
         self._when_roomy: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -112,6 +114,7 @@ class Driver:
         """Go on over ``websocket``, a new one, with the token that opens the data channel."""
         now = self._clock()
         self.websocket = websocket
+        self._websockets += 1
         self.heard.clear()
         self._connected_at = now
         self._liveness = Liveness(now, self._wall_clock())
@@ -199,7 +202,7 @@ class Driver:
         self._drained.set()
         if self._timer is not None:
             self._timer.cancel()
-        self._reading.close()
+        self._slow_readers.close()
         if self.websocket is not None:
             self.websocket.close()
             self.websocket = None
@@ -221,18 +224,23 @@ class Driver:
         """How many of them, from the first on, are known to have arrived."""
         return self.channel.acknowledged
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether what the agent sends now gets through at once."""
+        return self.websocket is not None and self._reading.is_open and not self.channel.has_gap
+
+    @property
+    def interruptions(self) -> int:
+        """How many WebSockets there have been."""
+        return self._websockets
+
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """As the event loop's."""
         self._loop.call_soon(callback, *args)
 
-    def unread_changed(self, change: int) -> None:
+    def unread_changed(self, transport: StreamTransport, change: int) -> None:
         """So many bytes more are kept for a protocol that is paused, or fewer."""
-        self._unread += change
-        if self._unread > self._read_limit:
-            timeout, give_up = self._stall_timeout, self._give_up_reader
-            self._reading.hold(self, timeout=timeout, give_up=give_up)
-        elif self._unread <= self._read_limit // 2:
-            self._reading.allow(self)
+        self._slow_readers.changed(transport, change)
 
     def stream_closed(
         self, transport: StreamTransport, stream: MuxStream | PortStream | None
@@ -301,13 +309,6 @@ class Driver:
             self._arm_timer()
             if self._when_roomy is not None:
                 self._loop.call_soon(self.flush)
-
-    def _give_up_reader(self) -> None:
-        logger.info("session %s: a stream is reset: nobody reads it", self.session_id)
-        unread = max(self._transports.values(), key=lambda transport: transport.unread_size)
-        unread.fail(
-            StreamStalled(f"it was not read for {self._stall_timeout:g} s and held up its session")
-        )
 
     def _give_up_waiting(self, transport: StreamTransport) -> None:
         if self.websocket is None and transport in self._waiting:

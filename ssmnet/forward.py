@@ -26,6 +26,8 @@ from .events import Connected, Disconnected, Event
 QUIET_TIME = 5.0
 # Where the next connection can't begin before this one has ended.
 SHORT_QUIET_TIME = 0.5
+# Where everything is to end.
+HURRIED_QUIET_TIME = 0.05
 
 # Closes with a reset instead of FIN: (on, 0 seconds).
 _RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -96,7 +98,7 @@ class Peer(asyncio.Protocol):
 class Forwarder:
     """Two peers, each of which gets what the other receives. ``left`` is the one that asked."""
 
-    __slots__ = ("_on_end", "_quiet_total", "_timer", "error", "left", "number", "right")
+    __slots__ = ("_hurried", "_moved", "_on_end", "_timer", "error", "left", "number", "right")
 
     def __init__(self, number: int, on_end: Callable[[Forwarder], None]) -> None:
         self.left = Peer(self)
@@ -107,30 +109,62 @@ class Forwarder:
         self.error: Exception | None = None
         self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None
-        self._quiet_total = -1
+        self._moved: tuple[int, int, int] | None = None
+        self._hurried = False
 
     def wait_for_quiet(self) -> None:
         """One side's end can't be passed on: close both when no byte has moved for a while."""
-        total = self.left.received + self.right.received
-        if total == self._quiet_total and self.close_if_quiet():
-            return
-        self._quiet_total = total
         right = self.right.transport
-        shared = right is None or right.get_extra_info("shared", True)
-        self._timer = asyncio.get_running_loop().call_later(
-            QUIET_TIME if shared else SHORT_QUIET_TIME, self.wait_for_quiet
-        )
+        interruptions = 0 if right is None else right.get_extra_info("interruptions", 0)
+        moved = (self.left.received, self.right.received, interruptions)
+        if (self._hurried or moved == self._moved) and self.close_if_quiet():
+            return
+        self._moved = moved if self._is_quiet() else None
+        quiet_time = QUIET_TIME
+        if self._hurried:
+            quiet_time = HURRIED_QUIET_TIME
+        elif right is not None and not right.get_extra_info("shared", True):
+            quiet_time = SHORT_QUIET_TIME
+        self._timer = asyncio.get_running_loop().call_later(quiet_time, self.wait_for_quiet)
+
+    def hurry(self) -> None:
+        """From now on, close both sides as soon as they are quiet."""
+        self._hurried = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self.wait_for_quiet()
 
     def close_if_quiet(self) -> bool:
         """Close both sides if one has ended its input and all has arrived; whether so."""
         left, right = self.left.transport, self.right.transport
         if left is None or right is None or not (self.left.ended or self.right.ended):
             return False
-        if not (_is_quiet(left) and _is_quiet(right)):
+        if not self._is_quiet():
             return False
         left.close()
         right.close()
         return True
+
+    def end(self) -> None:
+        """There is no time to wait for quiet.
+
+        Who has ended its input gets no answer any more, but all that it wrote arrives.
+        """
+        left, right = self.left.transport, self.right.transport
+        if left is None or right is None or not self.left.ended or self.right.lost:
+            self.abort()
+        else:
+            left.close()
+            right.close()
+
+    def _is_quiet(self) -> bool:
+        """Whether all that was written has arrived, and an answer would."""
+        return all(
+            peer.transport is not None
+            and not peer.transport.get_write_buffer_size()
+            and peer.transport.get_extra_info("acknowledged", True)
+            for peer in (self.left, self.right)
+        )
 
     def lose(self, peer: Peer, error: Exception | None) -> None:
         """One side is gone: so is the other, now or as soon as it has what was written."""
@@ -168,11 +202,6 @@ def reset(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
-
-
-def _is_quiet(transport: asyncio.Transport) -> bool:
-    """Whether all that was written is out; for a stream, whether it has arrived."""
-    return not transport.get_write_buffer_size() and transport.get_extra_info("acknowledged", True)
 
 
 class Dialled(Protocol):
@@ -249,22 +278,23 @@ class Listener:
                     path.unlink()
 
     async def wait_closed(self, timeout: float) -> bool:  # noqa: ASYNC109 - then it acts
-        """Wait for open connections to end; whether all did.
+        """Wait for open connections to end; whether there is something left to arrive.
 
-        Those that do not within ``timeout`` seconds are dropped.
+        Those that do not end within ``timeout`` seconds are dropped, but for what was written by
+        one that has closed already.
         """
-        for forwarder in tuple(self._forwarders):
-            forwarder.close_if_quiet()
+        forwarders = tuple(self._forwarders)
+        for forwarder in forwarders:
+            forwarder.hurry()
         try:
             async with asyncio.timeout(timeout):
                 await self._empty.wait()
         except TimeoutError:
             for forwarder in tuple(self._forwarders):
-                forwarder.abort()
+                forwarder.end()
             # Their transports tell them of it in the loop's next turn.
             await self._empty.wait()
-            return False
-        return True
+        return not forwarders or any(forwarder.error is None for forwarder in forwarders)
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()

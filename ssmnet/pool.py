@@ -187,9 +187,9 @@ class SessionPool:
     def _replace(self, unfit: Unfit) -> bool:
         """Start a session beside those that live; whether that is allowed."""
         now, refused = self._clock(), unfit is Unfit.REFUSED
-        if len(self._sessions) >= MAX_SESSIONS or not self._restarts.may_replace(
-            now, refused=refused
-        ):
+        if self._ended.done() or len(self._sessions) >= MAX_SESSIONS:
+            return False
+        if not self._restarts.may_replace(now, refused=refused):
             return False
         self._restarts.replaced(now, refused=refused)
         self._start_another(unfit.value, over=False)

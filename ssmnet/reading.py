@@ -7,10 +7,25 @@ all; how long that has lasted tells whether new connections had better go elsewh
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from typing import Protocol
+
+from .errors import StreamStalled
+
+logger = logging.getLogger("ssmnet.reading")
 
 # What was held for long, and is not any more, may soon be again: it counts for so long after it.
 RECENT = 2.0
+
+
+class Reader(Protocol):
+    """Who takes what was read, in time or not."""
+
+    unread_size: int  # bytes
+
+    def fail(self, error: Exception) -> None:
+        """It is given up."""
 
 
 class ReadingGate:
@@ -25,8 +40,7 @@ class ReadingGate:
         self._clock = clock
         self._pause = pause
         self._resume = resume
-        self._loop = asyncio.get_running_loop()
-        self._holders: dict[object, asyncio.TimerHandle | None] = {}
+        self._holders: set[object] = set()
         self._held_since = self._open_since = 0.0
 
     @property
@@ -51,44 +65,87 @@ class ReadingGate:
         held, is_open = self._open_since - self._held_since, now - self._open_since
         return held if is_open < min(held, RECENT) else 0.0
 
-    def hold(
-        self,
-        holder: object,
-        *,
-        timeout: float | None = None,
-        give_up: Callable[[], None] | None = None,
-    ) -> None:
-        """Close it until ``holder`` allows it again; ``give_up()`` if it has not in ``timeout``."""
+    def hold(self, holder: object) -> None:
+        """Close it until ``holder`` allows it again."""
         if holder in self._holders:
             return
         now = self._clock()
         if not self._holders and now - self._open_since >= self._open_since - self._held_since:
             self._held_since = now
-        timer = None
-        if timeout is not None and give_up is not None:
-            timer = self._loop.call_later(timeout, give_up)
-        self._holders[holder] = timer
+        self._holders.add(holder)
         self._pause()
 
     def allow(self, holder: object) -> None:
         """``holder`` can take more."""
-        if self._drop(holder) and not self._holders:
-            self._open_since = self._clock()
-            self._resume()
+        if holder in self._holders:
+            self._holders.discard(holder)
+            if not self._holders:
+                self._open_since = self._clock()
+                self._resume()
 
     def forget(self, holder: object) -> None:
         """``holder`` is gone, and what would be read with it."""
-        self._drop(holder)
+        self._holders.discard(holder)
+
+
+class SlowReaders:
+    """What is kept for readers that do not take it: beyond ``limit`` bytes it holds the gate.
+
+    One that has taken nothing for ``patience`` seconds, while the gate was held, is given up with
+    StreamStalled.
+    """
+
+    def __init__(
+        self,
+        gate: ReadingGate,
+        clock: Callable[[], float],
+        *,
+        limit: int,
+        patience: float,
+    ) -> None:
+        self._gate = gate
+        self._clock = clock
+        self.limit = limit
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self.total = 0
+        self._since: dict[Reader, float] = {}  # then they have taken nothing
+        self._held_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def changed(self, reader: Reader, change: int) -> None:
+        """So many bytes more are kept for ``reader``, or fewer."""
+        self.total += change
+        if not reader.unread_size:
+            self._since.pop(reader, None)
+        elif change < 0 or reader not in self._since:
+            self._since[reader] = self._clock()
+        if self.total > self.limit and self._timer is None:
+            self._held_since = self._clock()
+            self._gate.hold(self)
+            self._set_timer()
+        elif self.total <= self.limit // 2:
+            self._gate.allow(self)
+            self.close()
 
     def close(self) -> None:
-        """Nothing will be read any more."""
-        for holder in tuple(self._holders):
-            self._drop(holder)
+        """Give nobody up any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _drop(self, holder: object) -> bool:
-        if holder not in self._holders:
-            return False
-        timer = self._holders.pop(holder)
-        if timer is not None:
-            timer.cancel()
-        return True
+    def _set_timer(self) -> None:
+        since = max(self._held_since, min(self._since.values()))
+        delay = since + self._patience - self._clock()
+        self._timer = self._loop.call_later(delay, self._give_up_overdue)
+
+    def _give_up_overdue(self) -> None:
+        self._timer = None
+        now = self._clock()
+        error = StreamStalled(f"it was not read for {self._patience:g} s and held up its session")
+        for reader, since in tuple(self._since.items()):
+            if now >= max(since, self._held_since) + self._patience:
+                logger.info("a stream is reset: %s", error)
+                reader.fail(error)
+        if self.total > self.limit // 2:
+            self._set_timer()

@@ -42,7 +42,7 @@ TERMINATE_TIMEOUT = 2.0
 # Above the data channel's own deadline, which does not pass while there is no WebSocket.
 OPEN_TIMEOUT = 30.0
 CONNECT_TRIES = 3
-TERMINATE_CALL_TIMEOUT = 10.0
+TERMINATE_CALL_TIMEOUT = 5.0
 # How long what was written may take to arrive when the session is closed.
 DRAIN_TIMEOUT = 5.0
 PROBE_TIMEOUT = 15.0
@@ -389,7 +389,8 @@ class Session:
             async with asyncio.timeout(TERMINATE_CALL_TIMEOUT):
                 await self._access.terminate_session(self.session_id)
         except (Error, TimeoutError) as error:
-            logger.warning("session %s: cannot terminate it: %s", self.session_id, error)
+            why = str(error) or f"AWS did not answer within {TERMINATE_CALL_TIMEOUT:g} s"
+            logger.warning("session %s: cannot terminate it: %s", self.session_id, why)
 
     async def _drain(self, patience: float) -> None:
         try:

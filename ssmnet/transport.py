@@ -35,13 +35,21 @@ class Session(Protocol):
     def acknowledged(self) -> int:
         """How many of them, from the first on, are known to have arrived."""
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether what the agent sends now gets through at once."""
+
+    @property
+    def interruptions(self) -> int:
+        """How many WebSockets there have been."""
+
     def flush(self) -> None:
         """Send what may be sent."""
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """As the event loop's."""
 
-    def unread_changed(self, change: int) -> None:
+    def unread_changed(self, transport: StreamTransport, change: int) -> None:
         """So many bytes more are kept for a protocol that is paused, or fewer."""
 
     def stream_closed(
@@ -169,13 +177,16 @@ class StreamTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What is known of the stream.
 
-        ``session_id``; ``acknowledged``, whether all that was sent has arrived; ``shared``, whether
-        the session can have other streams at the same time.
+        ``session_id``; ``acknowledged``, whether all that was sent has arrived, and an answer would
+        get through; ``interruptions``, a number that is another after each; ``shared``, whether the
+        session can have other streams at the same time.
         """
         if name == "shared":
             return isinstance(self._stream, MuxStream)
         if name == "session_id":
             return self._session.session_id
+        if name == "interruptions":
+            return self._session.interruptions
         if name == "acknowledged":
             return self._has_arrived()
         return default
@@ -226,7 +237,7 @@ class StreamTransport(asyncio.Transport):
             return False
         if self._last_message is None:
             self._last_message = self._session.sent
-        return self._session.acknowledged >= self._last_message
+        return self._session.is_undisturbed and self._session.acknowledged >= self._last_message
 
     def _call(self, callback: Callable[..., object], *args: Any) -> None:
         """Call the protocol; one that fails loses its stream, and the session goes on."""
@@ -264,8 +275,9 @@ class StreamTransport(asyncio.Transport):
             self._call(self._protocol.data_received, data)
 
     def _count_unread(self, change: int) -> None:
-        self.unread_size += change
-        self._session.unread_changed(change)
+        if change:
+            self.unread_size += change
+            self._session.unread_changed(self, change)
 
     def _abort(self, error: Exception | None) -> None:
         if self._stream is not None:

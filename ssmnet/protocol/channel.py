@@ -81,7 +81,8 @@ class DataChannel:
         self._wall_clock = wall_clock
         self._handshake_timeout = handshake_timeout
         self._keep_alive = keep_alive
-        self._size: bytes | None = None
+        self._gap_since: float | None = None
+        self._size = b""
         self._size_due: float | None = None
         self._message_ids = message_ids(seed)
         self._sender = StreamSender(MessageType.INPUT_STREAM_DATA, self._message_ids)
@@ -144,9 +145,14 @@ class DataChannel:
     def burst_ended(self, now: float) -> None:
         """Draw the conclusions from the messages received together."""
         self._sender.settle(now)
+        if not self._receiver.has_gap:
+            self._gap_since = None
+        elif self._gap_since is None:
+            self._gap_since = now
         if self.ready and not self._flowing and self._settling_until is None:
             self._settling_until = now + SETTLING_TIME
-        if isinstance(self.port, BasicPort) and self._sender.idle:
+        if isinstance(self.port, BasicPort) and self._sender.idle and not self._receiver.has_gap:
+            # What closes a gap is still the old connection's.
             self.port.disconnected()
 
     def events(self) -> list[Event]:
@@ -260,13 +266,22 @@ class DataChannel:
         """How many messages went out again."""
         return self._sender.retransmissions
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether something that has come waits for what was sent before it."""
+        return self._receiver.has_gap
+
     def stalled_for(self, now: float) -> float:
-        """How long the agent has acknowledged nothing though something is in flight."""
-        return 0.0 if self._sender.idle else now - self._sender.progress_at
+        """How long nothing has got through.
+
+        The agent has acknowledged nothing though something is in flight; or something is missing of
+        what it has sent, which it repairs one message after the other.
+        """
+        unacknowledged = 0.0 if self._sender.idle else now - self._sender.progress_at
+        return max(unacknowledged, 0.0 if self._gap_since is None else now - self._gap_since)
 
     def _send_size(self, now: float) -> None:
-        if self._size is not None:
-            self._control.append((PayloadType.SIZE, self._size))
+        self._control.append((PayloadType.SIZE, self._size))
         if self._keep_alive is not None:
             self._size_due = now + self._keep_alive
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+# Of tries to resume, which cost AWS little, and to start a session, which it throttles.
 FIRST_DELAY = 0.1
-MAX_DELAY = 15.0
+MAX_DELAY = 5.0
+MAX_START_DELAY = 15.0
 
 # A far end that has been silent for one interval is asked, and given up after two more.
 PING_INTERVAL = 8.0
@@ -179,7 +181,7 @@ class Restarts:
     def __init__(self, random: Callable[[], float], *, limit: int | None = None) -> None:
         self._left = float("inf") if limit is None else limit
         self._worked = False  # one of the sessions so far
-        self._back_off = BackOff(random)
+        self._back_off = BackOff(random, maximum=MAX_START_DELAY)
         self._replacements = BackOff(
             random, first=FIRST_REPLACEMENT_DELAY, maximum=MAX_REPLACEMENT_DELAY
         )

@@ -312,6 +312,11 @@ class StreamReceiver:
         self.expected = 0
         self.duplicates = 0
 
+    @property
+    def has_gap(self) -> bool:
+        """Whether something waits for what was sent before it."""
+        return bool(self._waiting)
+
     def receive(self, message: AgentMessage) -> bool:
         """Take a message; whether it must be acknowledged.
 

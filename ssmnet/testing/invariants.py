@@ -105,10 +105,13 @@ class Invariants:
             f"{websocket.write_buffer_size} bytes wait to be written",
         )
         unread = sum(transport.unread_size for transport in driver._transports.values())
-        require(driver._unread == unread, f"{driver._unread} bytes are counted, {unread} unread")
-        if unread > driver._read_limit:
+        require(
+            driver._slow_readers.total == unread,
+            f"{driver._slow_readers.total} bytes are counted, {unread} unread",
+        )
+        if unread > driver._slow_readers.limit:
             require(websocket.reading_paused, f"{unread} bytes are unread, and more is read")
-            most = driver._read_limit + READ_SIZE + session.most_waiting
+            most = driver._slow_readers.limit + READ_SIZE + session.most_waiting
             require(unread <= most, f"{unread} bytes are unread")
 
     def check_end(self) -> None:

@@ -476,6 +476,27 @@ async def test_the_answer_comes_after_the_end_of_the_question(far: FarEnd, serve
 
 
 @pytest.mark.usefixtures("quick")
+async def test_an_answer_may_be_held_up_by_an_interruption(far: FarEnd, server: Server) -> None:
+    """The quiet time begins anew after it: nothing could be heard."""
+    async with forwarding(far, server.port) as (forward, _):
+        local = await forward.connect()
+        await local.send(b"question")
+        local.writer.write_eof()
+        connection = await server.accept()
+        assert await connection.read(8) == b"question"
+        far.access.may_resume.clear()
+        far.loopback.cut_clients()
+        await asyncio.sleep(QUIET * 3)
+        far.access.may_resume.set()
+        await eventually(lambda: far.loopback.clients)
+        await asyncio.sleep(QUIET * 0.4)
+        await connection.send(b"answer")
+        assert await local.read(6) == b"answer"
+        assert await local.rest() == b""
+        assert (await forward.disconnected()).error == ""
+
+
+@pytest.mark.usefixtures("quick")
 async def test_the_end_of_the_destination_needs_no_quiet_time(
     monkeypatch: pytest.MonkeyPatch, far: FarEnd, server: Server
 ) -> None:
@@ -920,6 +941,43 @@ async def test_wait_closed_needs_no_quiet_time(far: FarEnd, server: Server) -> N
         assert await connection.rest() == b""
         assert await local.rest() == b""
         assert forward.ended[0].error == ""
+
+
+async def test_wait_closed_waits_for_the_last_acknowledgement(far: FarEnd, server: Server) -> None:
+    async with forwarding(far, server.port) as (forward, _):
+        local = await forward.connect()
+        await local.send(b"x")
+        connection = await server.accept()
+        await connection.read(1)
+        far.loopback.impair(delay=0.2)
+        await local.send(b"y")
+        local.writer.write_eof()
+        (forwarder,) = forward.listener._forwarders
+        await eventually(lambda: forwarder.left.ended)
+        forward.listener.close()
+        async with asyncio.timeout(3):
+            assert await forward.listener.wait_closed(30) is True
+        assert await connection.rest() == b"y"
+        assert forward.ended[0].error == ""
+
+
+async def test_what_was_written_before_a_close_arrives_after_the_deadline(
+    far: FarEnd, server: Server
+) -> None:
+    data = random.randbytes(5 * MIB)
+    async with forwarding(far, server.port) as (forward, session):
+        local = await forward.connect()
+        connection = await server.accept()
+        await local.send(data)
+        local.writer.close()
+        (forwarder,) = forward.listener._forwarders
+        await eventually(lambda: forwarder.left.ended)
+        far.loopback.impair(delay=0.2)  # so that it is not acknowledged yet
+        forward.listener.close()
+        assert await forward.listener.wait_closed(0) is True
+        closing = asyncio.ensure_future(session.close())
+        assert await connection.rest() == data
+        await closing
 
 
 async def test_wait_closed_has_a_deadline(far: FarEnd, server: Server) -> None:

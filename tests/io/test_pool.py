@@ -509,3 +509,15 @@ async def test_but_not_when_all_is_closed(
             async with asyncio.timeout(DEADLINE):
                 await it.pool.close(drain=0.1)
             assert ssm_loopback.sessions == 0
+
+
+async def test_no_session_is_started_while_all_is_closed(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end takes a while when the far end does not answer, and the session grows old in it."""
+    async with tunnel(ssm_loopback, monkeypatch, max_age=0.6) as it:
+        ssm_loopback.blackhole_clients(30)
+        async with asyncio.timeout(DEADLINE):
+            await it.pool.close()
+        assert ssm_loopback.sessions_started == 1
+        assert ssm_loopback.sessions == 0

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from ssmnet.reading import RECENT, ReadingGate
+from ssmnet.errors import StreamStalled
+from ssmnet.reading import RECENT, ReadingGate, SlowReaders
 
 
 class Clock:
@@ -79,20 +80,84 @@ async def test_one_that_is_fast_enough_does_not() -> None:
     assert gate.held_for == 0.0
 
 
-async def test_a_holder_is_given_up_in_the_end() -> None:
-    gate, _, _ = new_gate()
-    given_up = asyncio.Event()
-    gate.hold("a", timeout=0.01, give_up=given_up.set)
-    async with asyncio.timeout(5):
-        await given_up.wait()
+class Reader:
+    def __init__(self, readers: SlowReaders) -> None:
+        self.readers = readers
+        self.unread_size = 0
+        self.error: Exception | None = None
+
+    def keep(self, change: int) -> None:
+        self.unread_size += change
+        self.readers.changed(self, change)
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.keep(-self.unread_size)
 
 
-async def test_but_not_one_that_went_on_or_when_all_is_over() -> None:
-    gate, _, _ = new_gate()
-    given_up: list[str] = []
-    gate.hold("a", timeout=0.01, give_up=lambda: given_up.append("a"))
-    gate.allow("a")
-    gate.hold("b", timeout=0.01, give_up=lambda: given_up.append("b"))
-    gate.close()
-    await asyncio.sleep(0.05)
-    assert given_up == []
+LIMIT = 100
+PATIENCE = 0.2
+
+
+def new_readers(amount: int) -> tuple[ReadingGate, list[Reader]]:
+    clock = asyncio.get_running_loop().time
+    gate = ReadingGate(clock, lambda: None, lambda: None)
+    readers = SlowReaders(gate, clock, limit=LIMIT, patience=PATIENCE)
+    return gate, [Reader(readers) for _ in range(amount)]
+
+
+async def test_slow_readers_hold_it_together() -> None:
+    gate, (one, other) = new_readers(2)
+    one.keep(LIMIT - 10)
+    assert gate.is_open
+    other.keep(20)
+    assert not gate.is_open
+    other.keep(-20)
+    assert not gate.is_open  # not at once: it would be again
+    one.keep(-LIMIT // 2)
+    assert gate.is_open
+
+
+async def test_all_that_take_nothing_are_given_up() -> None:
+    gate, readers = new_readers(3)
+    for reader in readers:
+        reader.keep(LIMIT)
+    async with asyncio.timeout(10):
+        while not gate.is_open:
+            await asyncio.sleep(0.01)
+    assert all(isinstance(reader.error, StreamStalled) for reader in readers)
+    assert "not read for 0.2 s" in str(readers[0].error)
+
+
+async def test_one_that_takes_a_little_now_and_then_is_not() -> None:
+    gate, (slow, stuck) = new_readers(2)
+    slow.keep(3 * LIMIT)
+    stuck.keep(1)
+    started = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < started + 4 * PATIENCE:
+        await asyncio.sleep(PATIENCE / 20)
+        slow.keep(-1)
+    assert stuck.error is not None
+    assert slow.error is None
+    assert not gate.is_open
+    slow.keep(-slow.unread_size)
+    assert gate.is_open
+
+
+async def test_nor_one_that_was_slow_while_nobody_was_held_up() -> None:
+    _, (idle, stuck) = new_readers(2)
+    idle.keep(10)
+    await asyncio.sleep(2 * PATIENCE)
+    stuck.keep(2 * LIMIT)
+    await asyncio.sleep(PATIENCE / 4)
+    assert idle.error is None
+    idle.keep(-10)
+    stuck.keep(-2 * LIMIT)
+
+
+async def test_nobody_is_given_up_when_all_is_over() -> None:
+    _, (stuck,) = new_readers(1)
+    stuck.keep(2 * LIMIT)
+    stuck.readers.close()
+    await asyncio.sleep(2 * PATIENCE)
+    assert stuck.error is None

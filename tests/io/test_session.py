@@ -410,7 +410,7 @@ async def test_a_slow_reader_stops_its_session_and_no_other(far: FarEnd, server:
         transport, collector = open_stream(session)
         connection = await server.accept()
         transport.pause_reading()
-        data = random.randbytes(24 * MIB)
+        data = random.randbytes(64 * MIB)
         sending = asyncio.ensure_future(connection.send(data))
         await eventually(lambda: websocket_of(session).reading_paused)
         assert transport.unread_size < READ_LIMIT + 512 * 1024

@@ -772,6 +772,21 @@ def test_connections_follow_one_another_in_basic_mode() -> None:
     assert kinds == [PayloadType.OUTPUT, PayloadType.FLAG] * 3
 
 
+def test_what_closes_a_gap_is_not_for_the_next_connection() -> None:
+    channel = ready(BASIC_VERSION)
+    stream = open_stream(channel)
+    sent_by(channel, 1.0)
+    feed(channel, output(b"later", 3), now=1.0)  # 2 was lost
+    stream.abort()
+    feed(channel, *answer(*sent_by(channel, 1.0)), now=1.1)
+    assert channel.open_stream() is None
+    feed(channel, output(b"sooner", 2), now=1.2)
+    following = open_stream(channel)
+    assert following.take_received() == b""
+    feed(channel, output(b"new", 4), now=1.3)
+    assert following.take_received() == b"new"
+
+
 def test_a_refusal_is_told_to_its_stream() -> None:
     channel = ready()
     stream = open_stream(channel)
@@ -810,6 +825,19 @@ def test_what_was_written_is_delivered_when_the_agent_is_done_with_it() -> None:
     feed(channel, output(smux_frame(FIN, 3), 2), now=1.2)
     assert channel.delivered
     assert new_channel().delivered
+
+
+def test_a_gap_in_what_the_agent_sent_counts_as_stalled() -> None:
+    """The agent repairs one message in 100 ms: what comes behind may have to wait for minutes."""
+    channel = ready()
+    assert channel.stalled_for(1.0) == 0.0
+    feed(channel, *(output(b"", number) for number in (4, 5)), now=2.0)
+    assert channel.has_gap
+    feed(channel, output(b"", 2), now=3.0)
+    assert channel.stalled_for(5.0) == 3.0
+    feed(channel, output(b"", 3), now=6.0)
+    assert not channel.has_gap
+    assert channel.stalled_for(7.0) == 0.0
 
 
 def test_a_session_may_be_kept_alive() -> None:

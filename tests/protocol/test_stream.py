@@ -790,3 +790,12 @@ def test_an_acknowledgement_of_what_was_never_sent_is_no_sign_of_life() -> None:
     due = sender.get_timer()
     acknowledge(sender, [0], 0.15)  # a duplicate's is
     assert sender.get_timer() != due
+
+
+def test_a_gap_lasts_until_it_is_closed() -> None:
+    receiver, _ = new_receiver()
+    assert not receiver.has_gap
+    receiver.receive(message(1))
+    assert receiver.has_gap
+    receiver.receive(message(0))
+    assert not receiver.has_gap
