@@ -20,7 +20,7 @@ from .clock import VirtualLoop, run
 from .faults import Faults
 from .gateway import Hosted, SimulatedGateway
 from .invariants import Invariants
-from .scenario import Scenario
+from .scenario import FOREVER, Scenario
 from .traffic import Pause, Plan
 from .transcript import Transcript, Violation
 from .transfer import Transfers
@@ -229,6 +229,9 @@ class _Run:
             for session in self._gateway.live()
             if session.agent is not None
         ]
+        if any(fault.seconds == FOREVER for fault in self._scenario.faults[-1:]):
+            # Until the client notices, the agent goes on sending what will be lost.
+            unrepaired.append(network.buffer // 1024)
         repairs = sum(unrepaired) + 2 * (network.loss + network.corruption) * sum(
             (plan.up + plan.down) / 1024 for plan in plans
         )
