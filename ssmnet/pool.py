@@ -97,10 +97,11 @@ class SessionPool:
         self._restarts = Restarts((random or SystemRandom()).random, limit=max_restarts)
         self._loop = asyncio.get_running_loop()
         self._sessions: list[Session] = []  # the newest last
-        self._retired: set[Session] = set()  # with last bytes on their way
+        self._retired: dict[Session, None] = {}  # with last bytes on their way; the oldest first
         self._newest_id = ""
         self._waiting: dict[Waiting, None] = {}
         self._starting: asyncio.Task[None] | None = None
+        self._failing = False  # to start
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[Error] = self._loop.create_future()
@@ -168,7 +169,9 @@ class SessionPool:
         unfit = self._unfitness(newest)
         if unfit is None or (self._starting is None and not self._replace(unfit)):
             return newest
-        return newest if unfit is Unfit.OLD else None
+        # A destination that refused may be back before there is another session.
+        usable = unfit is Unfit.OLD or (unfit is Unfit.REFUSED and self._failing)
+        return newest if usable else None
 
     def _fittest(self) -> Session | None:
         """The newest session that nothing speaks against."""
@@ -191,6 +194,11 @@ class SessionPool:
             return False
         if not self._restarts.may_replace(now, refused=refused):
             return False
+        if len(self._sessions) + len(self._retired) >= MAX_SESSIONS:
+            # Its last bytes have had the time that the others took.
+            oldest = next(iter(self._retired))
+            del self._retired[oldest]
+            self._spawn(oldest.close(drain=0.0))
         self._restarts.replaced(now, refused=refused)
         self._start_another(unfit.value, over=False)
         return True
@@ -237,14 +245,14 @@ class SessionPool:
             return
         if session is not self._sessions[-1] and session is not self._fittest():
             self._sessions.remove(session)
-            self._retired.add(session)
+            self._retired[session] = None
             self._spawn(session.close(drain=RETIRED_DRAIN_TIMEOUT))
 
     async def _watch(self, session: Session) -> None:
         """Wait for the end of a session, and see whether another is to follow."""
         began = self._clock()
         error = await self._end_of(session)
-        self._retired.discard(session)
+        self._retired.pop(session, None)
         if session in self._sessions:
             self._sessions.remove(session)
         if not self._sessions and self._starting is None and not self._ended.done():
@@ -261,7 +269,7 @@ class SessionPool:
         """Why the session is over. One that grows old meanwhile gets a successor in time."""
         ended = self._loop.create_task(session.wait_ended())
         if self._max_age is not None:
-            while (left := session.opened_at + self._max_age - self._clock()) > 0:
+            while (left := self._max_age - (self._clock() - session.opened_at)) > 0:
                 await asyncio.wait((ended,), timeout=left)
                 if ended.done():
                     break
@@ -295,7 +303,10 @@ class SessionPool:
                 logger.exception("cannot start a session")
                 cause = f"cannot start: {type(error).__name__}"
             delay = self._restarts.failed()
+            self._failing = True
+            self._place_waiting()
         self._starting = None
+        self._failing = False
         self._restarts.started()
         self._on_event(Restarted(session.session_id, self._clock() - began))
         self._add(session)

@@ -12,6 +12,8 @@ from .processes import SSMNET, FarEnd, far_end_running, started
 from .test_cuts import KIB, count, listening
 from .transfers import Transfer, serving
 
+pytestmark = pytest.mark.long
+
 # s. A link that goes dead is noticed after 24 s at the earliest, and after a sleep within 11.
 BEFORE_ANY_SILENCE_COUNTS = 20
 

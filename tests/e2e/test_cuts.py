@@ -13,6 +13,8 @@ from .conftest import Start
 from .processes import FarEnd, Program
 from .transfers import TAIL, Transfer, echo, serving
 
+pytestmark = pytest.mark.long
+
 KIB = 1024
 ROUNDS = 10
 EACH_WAY = 10  # a round

@@ -12,6 +12,8 @@ from .conftest import Postgres, Start
 from .processes import TIMEOUT, FarEnd, started
 from .test_cuts import Cutter, count, listening
 
+pytestmark = pytest.mark.long
+
 if sys.platform == "win32":
     pytest.skip("Windows has no such signals", allow_module_level=True)
 

@@ -17,6 +17,8 @@ from .processes import SSMNET, TIMEOUT, FarEnd, Program, started
 from .test_cuts import KIB, count, listening
 from .transfers import Transfer, echo, serving
 
+pytestmark = pytest.mark.long
+
 if sys.platform == "win32":
     pytest.skip("Windows has no such signals", allow_module_level=True)
 

@@ -22,6 +22,8 @@ from .far_side import content
 from .network import FAR_ADDRESS, Network, NotAllowed, execute, namespaces, network
 from .processes import SSMNET, Program, started
 
+pytestmark = pytest.mark.long
+
 if sys.platform != "linux":
     pytest.skip("NO NETWORK: only Linux has network namespaces", allow_module_level=True)
 

@@ -32,6 +32,8 @@ from tests.io.http_proxy import http_proxy
 from .leaks import RESPONSE_VARIABLE, Secrets, Seen, Tap, forms, recording_program, tapped
 from .processes import SSMNET, TIMEOUT, Done, Program, started
 
+pytestmark = pytest.mark.long
+
 if sys.platform != "linux":
     pytest.skip("argv and environments are read from /proc", allow_module_level=True)
 

@@ -521,3 +521,41 @@ async def test_no_session_is_started_while_all_is_closed(
             await it.pool.close()
         assert ssm_loopback.sessions_started == 1
         assert ssm_loopback.sessions == 0
+
+
+async def test_sessions_that_drain_count_too(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may try again and again to reach a destination that does not read."""
+    monkeypatch.setattr("ssmnet.pool.MAX_SESSIONS", 3)
+    async with serving() as server:
+        async with tunnel(ssm_loopback, monkeypatch, port=server.port) as it:
+            for _ in range(5):
+                _, writer = await it.connect()
+                await server.accept()
+                await fill(writer)
+                reader, other = await it.connect()
+                await (await server.accept()).send(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                reset(other)
+                first = next(iter(it.pool._sessions))
+                for transport in tuple(first._driver._transports.values()):
+                    transport.abort()
+                await eventually(lambda: it.pool.sessions == 1)
+                assert ssm_loopback.sessions <= 3 + 2  # two may be on their way out
+            await eventually(lambda: ssm_loopback.sessions <= 3)
+            assert ssm_loopback.sessions_started == 6
+
+
+async def test_a_destination_that_is_back_is_reached_though_no_session_can_be_started(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = closed_port()
+    async with tunnel(ssm_loopback, monkeypatch, port=port) as it:
+        ssm_loopback.fail_next("AccessDeniedException", times=1000, action="StartSession")
+        for _ in range(MAX_REFUSALS + 2):
+            with pytest.raises(ConnectionResetError):
+                await it.echo(b"x")
+        server = await asyncio.start_server(echo, "127.0.0.1", port)
+        assert await it.echo(b"hello") == b"hello"
+        server.close()
