@@ -96,10 +96,7 @@ class Driver:
         self._busy = False
         self._reading = ReadingGate(clock, self._pause_reading, self._resume_reading)
         self._slow_readers = SlowReaders(
-            self._reading,
-            clock,
-            limit=read_limit,
-            patience=stall_timeout,
+            self._reading, clock, limit=read_limit, patience=stall_timeout
         )
         self._unwritten = 0
         self._draining = False
@@ -127,7 +124,7 @@ class Driver:
     @property
     def has_room(self) -> bool:
         """Whether a stream that is opened now can send something at once, and be answered."""
-        return self.websocket is not None and self._reading.is_open and self.channel.has_room
+        return self.is_undisturbed and self.channel.has_room
 
     def call_when_roomy(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once, as soon as there is room; instead of another before."""

@@ -6,6 +6,8 @@ connection only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -31,6 +33,13 @@ class Write(msgspec.Struct, gc=False):
 
     connection: int
     data: bytes
+
+    def __repr__(self) -> str:
+        """Without the data, which is somebody's."""
+        return f"Write(connection={self.connection}, size={len(self.data)})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("connection", self.connection)]
 
 
 class WriteEof(msgspec.Struct, gc=False):

@@ -13,7 +13,7 @@ import secrets
 import ssl
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import msgspec
@@ -66,8 +66,8 @@ class AgentOffer:
     """
 
     session_id: str
-    url: str
-    token: str
+    url: str = field(repr=False)
+    token: str = field(repr=False)
     request: SessionRequest
     complete: Callable[[str], None]
 

@@ -23,7 +23,7 @@ from enum import IntEnum, StrEnum
 from hashlib import sha256
 from struct import Struct
 from struct import error as struct_error
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -100,6 +100,14 @@ class AgentMessage(msgspec.Struct, gc=False):
     message_id: bytes = bytes(16)
     created_date: int = 0
     schema_version: int = _SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        """Without the payload, which is somebody's."""
+        kind, number, size = self.message_type, self.sequence_number, len(self.payload)
+        return f"AgentMessage({kind}, {number=}, payload_type={self.payload_type}, {size=})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("message_type", self.message_type), ("sequence_number", self.sequence_number)]
 
     def serialize(self) -> bytes:
         """The message as it goes over the wire."""
@@ -236,6 +244,13 @@ class OpenDataChannel(msgspec.Struct, rename="pascal"):
     token_value: str
     client_id: str
     client_version: str
+
+    def __repr__(self) -> str:
+        """Without the token, which is a secret."""
+        return f"OpenDataChannel(client_id={self.client_id!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("client_id", self.client_id)]
 
 
 _acknowledge_encoder = msgspec.json.Encoder()

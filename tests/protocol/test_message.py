@@ -396,3 +396,12 @@ def test_any_payload_is_a_flag_or_an_error_of_the_far_end(payload: bytes) -> Non
 
 def test_payloads_are_as_large_as_both_reference_ends_send() -> None:
     assert PAYLOAD_SIZE == 1024
+
+
+def test_what_is_shown_of_a_message_holds_no_payload_and_no_token() -> None:
+    message = AgentMessage(MessageType.OUTPUT_STREAM_DATA, b"secret", 7, PayloadType.OUTPUT)
+    assert repr(message) == "AgentMessage(output_stream_data, number=7, payload_type=1, size=6)"
+    assert "secret" not in str(message.__rich_repr__())
+    opening = OpenDataChannel("1.0", "request", "secret", "client", "1.2.3.4")
+    assert repr(opening) == "OpenDataChannel(client_id='client')"
+    assert "secret" not in str(opening.__rich_repr__())
