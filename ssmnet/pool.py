@@ -270,7 +270,8 @@ class SessionPool:
         ended = self._loop.create_task(session.wait_ended())
         if self._max_age is not None:
             while (left := self._max_age - (self._clock() - session.opened_at)) > 0:
-                await asyncio.wait((ended,), timeout=left)
+                # Not less than a clock can tell apart.
+                await asyncio.wait((ended,), timeout=max(left, 0.001))
                 if ended.done():
                     break
             else:
