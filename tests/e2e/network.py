@@ -23,6 +23,8 @@ _MASK = "/24"
 _INTERFACE = "veth0"
 _PREFIX = "ssmnet-test-"
 _COMMAND_TIMEOUT = 10
+# Where such programs are, though not for everyone.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 _numbers = itertools.count()
 
@@ -31,7 +33,12 @@ class NotAllowed(Exception):
     """A command was refused; the text is what it said."""
 
 
-def execute(*command: str) -> str:
+def find(program: str) -> str:
+    return shutil.which(program, path=_PATH) or program
+
+
+def execute(program: str, *arguments: str) -> str:
+    command = (find(program), *arguments)
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -55,7 +62,7 @@ class Network:
 
     def inside(self, namespace: str, *command: str | Path) -> tuple[str | Path, ...]:
         """The command that runs ``command`` in a namespace, as the same process."""
-        return ("ip", "netns", "exec", namespace, *command)
+        return (find("ip"), "netns", "exec", namespace, *command)
 
     def make(self) -> None:
         """Make it. Raises NotAllowed."""
@@ -91,12 +98,12 @@ class Network:
                 f" add rule inet loss input iifname {_INTERFACE}"
                 f" numgen random mod 100 < {percent} counter drop"
             )
-            execute(*map(str, self.inside(namespace, "nft", script)))
+            execute(*map(str, self.inside(namespace, find("nft"), script)))
 
     def lost(self) -> list[int]:
         """How many packets have been dropped by ``lose``, at either end."""
         tables = (
-            execute(*map(str, self.inside(namespace, "nft", "list", "table", "inet", "loss")))
+            execute(*map(str, self.inside(namespace, find("nft"), "list", "table", "inet", "loss")))
             for namespace in (self.far, self.near)
         )
         return [int(number) for table in tables for number in re.findall(r"packets (\d+)", table)]
@@ -128,7 +135,7 @@ def namespaces() -> set[str]:
 def network() -> Iterator[Network]:
     """Make a Network, or skip the test and say why. It is removed in any case."""
     for program in ("ip", "tc", "nft"):
-        if shutil.which(program) is None:
+        if shutil.which(program, path=_PATH) is None:
             pytest.skip(f"NO NETWORK: no {program}: run tests/e2e/install.sh as root")
     made = Network()
     try:

@@ -11,6 +11,7 @@ from ssmnet.protocol.reconnect import (
     FIRST_REPLACEMENT_DELAY,
     MAX_DELAY,
     MAX_REPLACEMENT_DELAY,
+    MAX_START_DELAY,
     PATIENCE_AFTER_SLEEP,
     PING_INTERVAL,
     SHORT_LIFE,
@@ -258,7 +259,8 @@ class Restart(RuleBasedStateMachine):
     def start(self, limit: int | None) -> None:
         self.limit = limit
         self.started = 0
-        self.due = Due(FIRST_DELAY, MAX_DELAY)
+        self.worked = False
+        self.due = Due(FIRST_DELAY, MAX_START_DELAY)
         self.replacements = Due(FIRST_REPLACEMENT_DELAY, MAX_REPLACEMENT_DELAY)
         self.refused_until = float("-inf")
         self.restarts = Restarts(lambda: self.chance, limit=limit)
@@ -271,7 +273,8 @@ class Restart(RuleBasedStateMachine):
     def end(self, lived: float, reason: bool) -> None:
         delay = self.restarts.after(lived, for_a_reason=reason)
         short = lived < SHORT_LIFE
-        if self.left <= 0 or (short and reason):
+        self.worked = self.worked or not short
+        if self.left <= 0 or (reason and not self.worked):
             assert delay is None
             self.start(self.limit)
             return
