@@ -137,8 +137,9 @@ class Sender(RuleBasedStateMachine):
     def acknowledge_again_or_what_was_never_sent(self, choice: int, known: bool) -> None:
         others = (-1, -(2**70), self.sender.next_number, 2**70)
         numbers = sorted(self.acknowledged) if known and self.acknowledged else others
-        self.sender.acknowledge(numbers[choice % len(numbers)])
-        self.heard = True
+        number = numbers[choice % len(numbers)]
+        self.sender.acknowledge(number)
+        self.heard |= number < self.sender.next_number
 
     @rule(amount=st.integers(1, 5))
     @precondition(lambda self: self.sender._in_flight)
