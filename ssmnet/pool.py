@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import ConnectError, Error, LocalProtocolError, SessionClosed
 from .events import Event, Restarted, Restarting
-from .protocol.reconnect import MAX_REFUSALS, STALL_TIME, Restarts, Unfit
+from .protocol.reconnect import MAX_REFUSALS, Restarts, Unfit
 from .session import DRAIN_TIMEOUT, Session
 from .transport import StreamTransport
 
@@ -28,6 +28,8 @@ logger = logging.getLogger("ssmnet.pool")
 
 # How long a connection waits for a session before it is reset.
 WAIT_TIMEOUT = 30.0
+# Nobody tells that a session has stalled: while connections wait for room, it is looked at again.
+LOOK_AGAIN_TIME = 0.5
 # How long the last bytes of a session that is not needed any more may take to arrive: there is no
 # hurry, and the agent may hold megabytes for a slow destination.
 RETIRED_DRAIN_TIMEOUT = 600.0
@@ -219,7 +221,7 @@ class SessionPool:
         if self._sessions:
             self._sessions[-1].call_when_roomy(self._place_waiting)
             if self._timer is None:
-                self._timer = self._loop.call_later(STALL_TIME, self._look_again)
+                self._timer = self._loop.call_later(LOOK_AGAIN_TIME, self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -255,9 +257,11 @@ class SessionPool:
         self._retired.pop(session, None)
         if session in self._sessions:
             self._sessions.remove(session)
+        lived = self._clock() - began
+        self._restarts.lasted(lived)
         if not self._sessions and self._starting is None and not self._ended.done():
             named = isinstance(error, SessionClosed) and bool(error.output)
-            delay = self._restarts.after(self._clock() - began, for_a_reason=named)
+            delay = self._restarts.after(lived, for_a_reason=named)
             if delay is None:
                 self._end(error)
             else:

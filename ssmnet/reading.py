@@ -110,6 +110,7 @@ class SlowReaders:
         self._loop = asyncio.get_running_loop()
         self.total = 0
         self._since: dict[Reader, float] = {}  # then they have taken nothing
+        self._holding = False
         self._held_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -120,11 +121,13 @@ class SlowReaders:
             self._since.pop(reader, None)
         elif change < 0 or reader not in self._since:
             self._since[reader] = self._clock()
-        if self.total > self.limit and self._timer is None:
+        if self.total > self.limit and not self._holding:
+            self._holding = True
             self._held_since = self._clock()
             self._gate.hold(self)
             self._set_timer()
-        elif self.total <= self.limit // 2:
+        elif self.total <= self.limit // 2 and self._holding:
+            self._holding = False
             self._gate.allow(self)
             self.close()
 
@@ -147,5 +150,5 @@ class SlowReaders:
             if now >= max(since, self._held_since) + self._patience:
                 logger.info("a stream is reset: %s", error)
                 reader.fail(error)
-        if self.total > self.limit // 2:
+        if self._holding:
             self._set_timer()

@@ -105,8 +105,8 @@ async def _run(
         if await unless(stop, pool.open()) is None:
             return True
         client.stop_asking()
-        if request.check:
-            await _check(pool, destination)
+        if request.check and await unless(stop, _check(pool, destination)) is None:
+            return True
         listener = Listener(pool.dial, destination, on_event)
         try:
             await _listen(listener, forward)
@@ -127,7 +127,8 @@ async def _run(
     return ended is None
 
 
-async def _check(pool: SessionPool, destination: str) -> None:
+async def _check(pool: SessionPool, destination: str) -> bool:
+    """True. Raises ConnectError when the destination does not answer, or can't be asked."""
     try:
         told = await pool.probe()
     except DestinationRefused as error:
@@ -136,6 +137,7 @@ async def _check(pool: SessionPool, destination: str) -> None:
         ) from error
     if not told:
         raise ConnectError(f"cannot check {destination}: the agent is too old to tell")
+    return True
 
 
 async def _listen(listener: Listener, forward: Forward) -> None:

@@ -1,6 +1,7 @@
 import asyncio
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,16 @@ import pytest
 pytest_plugins = ["ssmnet.testing.pytest_plugin"]
 
 IO_TESTS = Path(__file__).parent / "io"
+
+
+@pytest.fixture(autouse=True)
+def environment_as_found() -> Iterator[None]:
+    """What a test sets is not for the next one."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.hookimpl(optionalhook=True)

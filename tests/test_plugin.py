@@ -13,6 +13,7 @@ TOKEN = "AAEAAbcdefghijklmnopqrstuvwxyz0123456789"
 RESPONSE = {"SessionId": "user-0a1b", "TokenValue": TOKEN, "StreamUrl": "wss://host.example/x"}
 REST = ("us-east-1", "StartSession", "", '{"Target": "i-0a1b", "Parameters": null}', "")
 FAILED = "Cannot perform start session: "
+NO_AWS = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 HEAVY = {"aiobotocore", "aiohttp", "asyncio", "botocore", "cryptography", "typer", "uvloop"}
 
 
@@ -21,7 +22,7 @@ def plugin(
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, *options, "-m", "ssmnet.plugin", *arguments],
-        env=os.environ | {"AWS_EC2_METADATA_DISABLED": "true"} | (environment or {}),
+        env=NO_AWS | {"AWS_EC2_METADATA_DISABLED": "true"} | (environment or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -161,7 +162,7 @@ def test_a_caller_may_close_the_standard_files() -> None:
     nowhere = RESPONSE | {"StreamUrl": "ws://127.0.0.1:1/"}
     done = subprocess.run(
         ["sh", "-c", command, "plugin", json.dumps(nowhere), *REST[:-1], "http://127.0.0.1:1"],
-        env=os.environ | {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B"},
+        env=NO_AWS | {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B"},
         stderr=subprocess.PIPE,
         text=True,
         timeout=30,

@@ -61,8 +61,8 @@ class Faults:
             return
         if code not in _CLOSE_CODES:
             raise ValueError(f"no WebSocket is closed with code {code}")
-        if len(reason.encode()) > 123:
-            raise ValueError("the reason is longer than 123 bytes")
+        if len(reason.encode()) > _MAX_REASON:
+            raise ValueError(f"the reason is longer than {_MAX_REASON} bytes")
         for session in self._sessions.values():
             if session.client is not None:
                 session.client.close(code, reason)

@@ -32,7 +32,7 @@ SHORT_LIFE = 5.0
 
 # So long without an acknowledgement, or without our reading, and so many round trips: new
 # connections had better not wait for it.
-STALL_TIME = 1.0
+STALL_TIME = 2.0
 STALL_ROUND_TRIPS = 4
 # A destination that is down refuses in every session: another one is tried after this many
 # refusals in a row, and after ever longer times.
@@ -192,13 +192,17 @@ class Restarts:
 
         ``for_a_reason`` says that the far end has named one.
         """
-        self._worked = self._worked or lived >= SHORT_LIFE
+        self.lasted(lived)
         if self._left <= 0 or (for_a_reason and not self._worked):
             return None
         if lived < SHORT_LIFE:
             return self._back_off.next_delay()
         self._back_off.reset()
         return 0.0
+
+    def lasted(self, lived: float) -> None:
+        """A session is over, and there may be others."""
+        self._worked = self._worked or lived >= SHORT_LIFE
 
     def failed(self) -> float:
         """A start has failed: how long to wait before the next try."""

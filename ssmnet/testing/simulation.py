@@ -171,7 +171,13 @@ class _Run:
     async def _open_pool(self) -> SessionPool:
         """As an application would: a first session that does not come about is tried again."""
         while True:
-            pool = SessionPool(self._start, self._event, clock=self._loop.time, random=self._random)
+            pool = SessionPool(
+                self._start,
+                self._event,
+                max_age=self._scenario.max_age,
+                clock=self._loop.time,
+                random=self._random,
+            )
             try:
                 await self._watch(pool.open())
             except Error as error:

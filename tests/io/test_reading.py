@@ -119,12 +119,15 @@ async def test_slow_readers_hold_it_together() -> None:
 
 
 async def test_all_that_take_nothing_are_given_up() -> None:
-    gate, readers = new_readers(3)
+    gate, readers = new_readers(4)
+    started = asyncio.get_running_loop().time()
     for reader in readers:
         reader.keep(LIMIT)
     async with asyncio.timeout(10):
         while not gate.is_open:
             await asyncio.sleep(0.01)
+    # All at the same time: each has waited long enough.
+    assert asyncio.get_running_loop().time() - started < 2 * PATIENCE
     assert all(isinstance(reader.error, StreamStalled) for reader in readers)
     assert "not read for 0.2 s" in str(readers[0].error)
 

@@ -214,6 +214,9 @@ def test_unless_there_was_one_that_worked() -> None:
     restarts = Restarts(certain)
     assert restarts.after(SHORT_LIFE, for_a_reason=True) == 0.0
     assert restarts.after(0.1, for_a_reason=True) == FIRST_DELAY
+    others = Restarts(certain)
+    others.lasted(SHORT_LIFE)  # beside its successor
+    assert others.after(0.1, for_a_reason=True) == FIRST_DELAY
 
 
 def test_restarts_are_counted() -> None:
