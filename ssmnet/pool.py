@@ -33,6 +33,8 @@ LOOK_AGAIN_TIME = 0.5
 # How long the last bytes of a session that is not needed any more may take to arrive: there is no
 # hurry, and the agent may hold megabytes for a slow destination.
 RETIRED_DRAIN_TIMEOUT = 600.0
+# And where there are too many such sessions.
+FORCED_DRAIN_TIMEOUT = 1.0
 # Each destination that does not read takes a session out of use; somewhere that ends.
 MAX_SESSIONS = 8
 
@@ -197,10 +199,12 @@ class SessionPool:
         if not self._restarts.may_replace(now, refused=refused):
             return False
         if len(self._sessions) + len(self._retired) >= MAX_SESSIONS:
+            if unfit is Unfit.OLD:
+                return False  # it is still good
             # Its last bytes have had the time that the others took.
             oldest = next(iter(self._retired))
             del self._retired[oldest]
-            self._spawn(oldest.close(drain=0.0))
+            self._spawn(oldest.close(drain=FORCED_DRAIN_TIMEOUT))
         self._restarts.replaced(now, refused=refused)
         self._start_another(unfit.value, over=False)
         return True

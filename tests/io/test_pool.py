@@ -559,3 +559,25 @@ async def test_a_destination_that_is_back_is_reached_though_no_session_can_be_st
         server = await asyncio.start_server(echo, "127.0.0.1", port)
         assert await it.echo(b"hello") == b"hello"
         server.close()
+
+
+async def test_a_session_that_is_only_old_is_used_rather_than_another_cut_short(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.MAX_SESSIONS", 2)
+    async with serving() as server:
+        async with tunnel(ssm_loopback, monkeypatch, port=server.port, max_age=0.5) as it:
+            _, writer = await it.connect()
+            destination = await server.accept()
+            await fill(writer)
+            await it.seen(lambda event: isinstance(event, Restarted))
+            (transport,) = it.pool._sessions[0]._driver._transports.values()
+            transport.close()
+            await eventually(lambda: it.pool.sessions == 1)
+            await asyncio.sleep(1.0)  # the next one is old, too, and stays
+            reader, other = await it.connect()
+            await (await server.accept()).send(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            assert ssm_loopback.sessions == ssm_loopback.sessions_started == 2
+            destination.drop()
+            reset(other)
