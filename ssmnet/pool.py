@@ -270,6 +270,9 @@ class SessionPool:
                 self._end(error)
             else:
                 self._start_another(str(error), over=True, delay=delay)
+        elif not self._sessions and not self._ended.done():
+            # Another is being started already, and was not meant to take its place.
+            self._on_event(Restarting(session.session_id, str(error), over=True))
         self._place_waiting()
         await session.close()
 

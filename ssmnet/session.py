@@ -248,9 +248,9 @@ class Session:
 
         What was written before is given ``drain`` seconds to arrive.
         """
-        if not self._ended.done() and self._driver.websocket is not None:
+        if not self._ended.done():
             await self._drain(drain)
-            if self._driver.channel.terminate():
+            if self._driver.websocket is not None and self._driver.channel.terminate():
                 self._driver.flush()
                 await asyncio.wait((self._ended,), timeout=TERMINATE_TIMEOUT)
         self._end(SessionClosed("closed"))

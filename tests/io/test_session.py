@@ -1114,6 +1114,26 @@ async def test_a_session_is_not_closed_before_its_last_bytes_have_arrived(far: F
         assert far.loopback.sessions == 0
 
 
+async def test_what_was_written_in_an_outage_arrives_before_the_session_is_closed(
+    far: FarEnd, server: Server
+) -> None:
+    session = await far.session(server.port)
+    await session.open()
+    transport, _ = open_stream(session)
+    connection = await server.accept()
+    far.access.may_resume.clear()
+    far.loopback.cut_clients()
+    await eventually(lambda: far.access.resumed)
+    transport.write(b"the last words")
+    transport.close()
+    closing = asyncio.ensure_future(session.close())
+    await asyncio.sleep(0.1)
+    far.access.may_resume.set()
+    assert await connection.rest() == b"the last words"
+    await closing
+    assert far.loopback.sessions == 0
+
+
 async def test_data_and_the_end_of_the_session_in_one_read() -> None:
     async with by_hand() as (session, agent):
         _, collector = open_stream(session)
