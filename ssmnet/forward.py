@@ -148,10 +148,14 @@ class Forwarder:
     def end(self) -> None:
         """There is no time to wait for quiet.
 
-        Who has ended its input gets no answer any more, but all that it wrote arrives.
+        Who has ended its input gets no answer any more, but its session sees to it that all that it
+        wrote arrives.
         """
         left, right = self.left.transport, self.right.transport
         if left is None or right is None or not self.left.ended or self.right.lost:
+            self.abort()
+        elif left.get_write_buffer_size() or right.get_extra_info("acknowledged") is None:
+            # Closing would wait for a peer that may never read.
             self.abort()
         else:
             left.close()

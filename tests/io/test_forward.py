@@ -961,6 +961,30 @@ async def test_wait_closed_waits_for_the_last_acknowledgement(far: FarEnd, serve
         assert forward.ended[0].error == ""
 
 
+async def test_the_deadline_ends_one_that_has_ended_and_reads_nothing(
+    far: FarEnd, server: Server
+) -> None:
+    async with forwarding(far, server.port) as (forward, _):
+        local = await forward.connect()
+        local.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection = await server.accept()
+        (forwarder,) = forward.listener._forwarders
+        sending = asyncio.ensure_future(connection.send(bytes(32 * MIB)))
+        await eventually(
+            lambda: forwarder.left.transport and forwarder.left.transport.get_write_buffer_size()
+        )
+        local.writer.write_eof()
+        await eventually(lambda: forwarder.left.ended)
+        forward.listener.close()
+        async with asyncio.timeout(5):
+            await forward.listener.wait_closed(0)
+        assert str(forwarder.error) == "the forward was closed"
+        local.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert await is_reset(local)
+        sending.cancel()
+        await asyncio.wait((sending,))
+
+
 async def test_what_was_written_before_a_close_arrives_after_the_deadline(
     far: FarEnd, server: Server
 ) -> None:
