@@ -17,7 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ssmnet.errors import ConnectError, Error, SessionClosed, UsageError
 from ssmnet.events import Event, Restarted, Restarting
-from ssmnet.pool import RETIRED_DRAIN_TIMEOUT, WAIT_TIMEOUT, SessionPool, Waiting
+from ssmnet.pool import (
+    FORCED_DRAIN_TIMEOUT,
+    RETIRED_DRAIN_TIMEOUT,
+    WAIT_TIMEOUT,
+    SessionPool,
+    Waiting,
+)
 from ssmnet.protocol.reconnect import MAX_DELAY, MAX_REFUSALS, STALL_TIME
 from ssmnet.session import DRAIN_TIMEOUT, Session
 from ssmnet.testing.clock import VirtualLoop
@@ -67,6 +73,7 @@ class StandIn:
         self.refusals = 0
         self.open: list[Stream] = []
         self.closed_at: float | None = None
+        self.hurries = False  # to drain, because there are too many
         self.over = False  # terminated
         self._check = check
         self._drain = drain
@@ -115,6 +122,7 @@ class StandIn:
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
         if self.closed_at is None:
             self.closed_at = self.loop.time()
+        self.hurries = self.hurries or drain <= FORCED_DRAIN_TIMEOUT
         await asyncio.wait((self._ended,), timeout=min(drain, self._drain))
         self.end(SessionClosed("closed"))
         if not self.over:
@@ -302,7 +310,7 @@ class Pool(RuleBasedStateMachine):
     @invariant()
     def sessions_are_bounded(self) -> None:
         if self.pool is not None:
-            assert self.pool.sessions <= len(self.alive()) <= MAX_SESSIONS
+            assert self.pool.sessions <= self.lasting() <= MAX_SESSIONS
             assert self.starting <= 1
             followed = len(self.sessions) - 1
             assert self.max_restarts is None or followed <= self.max_restarts
@@ -460,8 +468,8 @@ class Pool(RuleBasedStateMachine):
 
     def check_age(self) -> None:
         """A session that is too old has a successor, if that is allowed and can start."""
-        if self.max_age is None or self.trying:
-            return
+        if self.max_age is None or self.trying or self.lasting() >= MAX_SESSIONS:
+            return  # it is used rather than that another's last bytes are cut short
         self.dial(1, 0.0)
         self.loop.run_until_complete(asyncio.sleep(self.start_time + STALL_TIME))
         pooled = self.pooled()
@@ -489,6 +497,10 @@ class Pool(RuleBasedStateMachine):
 
     def alive(self) -> list[StandIn]:
         return [session for session in self.sessions if session.lives]
+
+    def lasting(self) -> int:
+        """How many are alive and will be for long."""
+        return sum(not session.hurries for session in self.alive())
 
     def pooled(self) -> list[StandIn]:
         return [session for session in self.alive() if session.closed_at is None]

@@ -286,6 +286,11 @@ class Restart(RuleBasedStateMachine):
             assert delay == 0.0
         self.started_another()
 
+    @rule(lived=st.sampled_from([0.0, SHORT_LIFE]))
+    def end_beside_another(self, lived: float) -> None:
+        self.restarts.lasted(lived)
+        self.worked = self.worked or lived >= SHORT_LIFE
+
     @rule(tries=st.integers(1, 12))
     def fail(self, tries: int) -> None:
         for _ in range(tries):

@@ -660,5 +660,5 @@ TestSender = Sender.TestCase
 TestReceiver = Receiver.TestCase
 TestTransfer = Transfer.TestCase
 TestSender.settings = TestReceiver.settings = TestTransfer.settings = settings(
-    max_examples=max(200, settings().max_examples), stateful_step_count=60
+    max_examples=max(300, settings().max_examples), stateful_step_count=60
 )
