@@ -452,7 +452,9 @@ class Pool(RuleBasedStateMachine):
         """For sure: a destination that refuses is not looked up again too often."""
         assert self.pool is not None
         bounded = self.max_restarts is not None and len(self.sessions) > self.max_restarts
-        return not (bounded or session.refuses or self.pool.sessions >= MAX_SESSIONS)
+        # One that is only old is used rather than that the last bytes of another are cut short.
+        most = self.pool.sessions if session.stalled else self.lasting()
+        return not (bounded or session.refuses or most >= MAX_SESSIONS)
 
     def check_waiting(self) -> None:
         """Who waits does so for a session to start, or for room in the one that is best."""
@@ -469,7 +471,7 @@ class Pool(RuleBasedStateMachine):
     def check_age(self) -> None:
         """A session that is too old has a successor, if that is allowed and can start."""
         if self.max_age is None or self.trying or self.lasting() >= MAX_SESSIONS:
-            return  # it is used rather than that another's last bytes are cut short
+            return
         self.dial(1, 0.0)
         self.loop.run_until_complete(asyncio.sleep(self.start_time + STALL_TIME))
         pooled = self.pooled()

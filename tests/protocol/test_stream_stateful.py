@@ -50,7 +50,7 @@ class Sender(RuleBasedStateMachine):
         # Of each message the transmissions, counted over all; and who was sent on this connection.
         self.transmissions: dict[int, list[int]] = {}
         self.sent_at: dict[int, float] = {}
-        self.transmitted = 0
+        self.transmitted = self.transmitted_before = 0  # in all, and on earlier connections
         self.on_this_connection: set[int] = set()
         self.below = 0
         # Since the last conclusions: whether anything was heard, and whether it was news.
@@ -214,6 +214,7 @@ class Sender(RuleBasedStateMachine):
         assert not self.sender._in_flight
         assert self.sender.window.limit == MIN_WINDOW
         self.on_this_connection.clear()
+        self.transmitted_before = self.transmitted
         self.quiet_since = self.now
         self.certain = False
         if flush:
@@ -349,7 +350,8 @@ class Sender(RuleBasedStateMachine):
         """Nothing counts as lost unless something that was sent later has arrived."""
         newest = max((max(self.transmissions[n]) for n in self.acknowledged), default=-1)
         for number in self.sender._lost.keys() & set(in_flight):
-            assert self.transmissions[number][0] < newest
+            here = (n for n in self.transmissions[number] if n >= self.transmitted_before)
+            assert next(here) < newest
 
 
 class Receiver(RuleBasedStateMachine):
