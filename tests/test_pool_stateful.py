@@ -344,6 +344,9 @@ class Pool(RuleBasedStateMachine):
             if sys.exc_info()[0] is None and self.pool is not None:
                 if self.heals:
                     self.heal()
+                elif alive := self.alive():
+                    alive[-1].roomy = False
+                    self.do(self.dial_one)
                 self.loop.run_until_complete(self.close_pool(self.pool))
         finally:
             self.bound.stop()
