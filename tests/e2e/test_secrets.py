@@ -683,6 +683,9 @@ async def test_the_plugin_cut_and_resumed_and_ended(scene: Scene, by_argument: b
         for disturb in (scene.far.cut_clients, scene.far.close_clients):
             await scene.exchange(port, disturb)
             scene.look(program, command, env)
+        # The last exchange may have ended over the old WebSocket. This one needs the new one, over
+        # which the gateway can say why it ends the session.
+        await scene.exchange(port, lambda: None)
         scene.far.end_sessions("Ended by an administrator.")
         done = await program.wait()
         assert "Ended by an administrator." in done.out
