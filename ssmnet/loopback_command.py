@@ -39,7 +39,8 @@ def loopback(
         typer.Option("--allow-unsigned", help="Let clients in that do not sign the WebSocket."),
     ] = False,
     pace: Annotated[
-        bool, typer.Option("--pace", help="Sleep 1 ms after each message, as the real agent does.")
+        bool,
+        typer.Option("--pace", help="Send at the pace of the real agent: 0.95 MB/s a session."),
     ] = False,
     ideal: Annotated[
         bool, typer.Option("--ideal", help="Without the real agent's bad habits.")
@@ -96,6 +97,7 @@ def loopback(
     fault blackhole_clients '{"seconds": 60, "new": false}'
     fault impair '{"delay": 0.1, "jitter": 0.05, "loss": 0.01, "duplicate": 0.01,
                    "reorder": true, "direction": "to_agent", "seconds": 30, "seed": 1}'
+    fault police '{"rate": 500000, "queue": 262144, "direction": "to_agent"}'
     fault fail_next '{"code": "ThrottlingException", "times": 5, "action": "ResumeSession"}'
     fault expire_tokens
     fault kill_agents

@@ -22,6 +22,7 @@ from .documents import SessionRequest, session_request
 from .gateway import INSTANCE_ID, OPEN_TIMEOUT, REGION, AgentOffer, AgentSettings, Gateway
 from .impairment import Impairment
 from .lifetime import AGENT_AWAY, CLIENT_AWAY, Limits
+from .policing import QUEUE, Policing
 from .port import SETUP_TIME
 from .sigv4 import Credentials
 
@@ -47,9 +48,10 @@ class Loopback:
     seconds.
 
     What goes wrong between a client and AWS can be had on demand: see fail_next, expire_tokens,
-    cut_clients, close_clients, blackhole_clients, impair, kill_agents and end_sessions. They act on
-    all sessions, and raise ValueError for arguments that make no sense. Other processes call them
-    with HTTP Basic authentication by the access key id and secret, arguments as a JSON object::
+    cut_clients, close_clients, blackhole_clients, impair, police, kill_agents and end_sessions.
+    They act on all sessions, and raise ValueError for arguments that make no sense. Other processes
+    call them with HTTP Basic authentication by the access key id and secret, arguments as a JSON
+    object::
 
         POST /faults/impair  {"delay": 0.1, "loss": 0.01, "seconds": 5}
     """
@@ -215,6 +217,23 @@ class Loopback:
         self._gateway.faults.impair(
             Impairment(delay, jitter, loss, duplicate, reorder, direction, seconds, seed)
         )
+
+    def police(
+        self,
+        rate: float | None = None,
+        queue: int = QUEUE,
+        *,
+        direction: Literal["both", "to_agent", "to_client"] = "to_agent",
+    ) -> None:
+        """Cap what is taken of each WebSocket, as AWS's gateway is reported to do.
+
+        Its messages pass at ``rate`` bytes/s, ``queue`` bytes of them may wait, and one more **ends
+        the session**. Sessions that are and that will be are policed until the next call, which may
+        change the figures of what waits already; one without arguments lifts the cap, and what
+        waits passes. The queue is the WebSocket's: what waits in it is lost with that. See
+        https://github.com/aws/session-manager-plugin/issues/145.
+        """
+        self._gateway.faults.police(Policing(rate, queue, direction))
 
     def kill_agents(self) -> None:
         """End every session's agent without a word, as SIGKILL does.

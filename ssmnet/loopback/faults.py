@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from .api import Api
 from .impairment import MAX_SECONDS, Impairment, check
+from .policing import Policing
 from .relay import Session
 
 # A WebSocket that ends with this code has ended without a close frame.
@@ -26,6 +27,7 @@ class Faults:
         self._api = api
         self._impairment: Impairment | None = None
         self._healing: asyncio.TimerHandle | None = None
+        self._policing = Policing()
         self._reachable = asyncio.Event()
         self._reachable.set()
         self._reaching: asyncio.TimerHandle | None = None
@@ -36,6 +38,7 @@ class Faults:
         """A new session has its share of what lasts."""
         if self._impairment is not None:
             session.impair(self._impairment)
+        session.police(self._policing)
 
     async def wait_reachable(self) -> None:
         """Wait until new WebSockets get an answer."""
@@ -84,12 +87,19 @@ class Faults:
             self._healing.cancel()
             self._healing = None
         self._impairment = impairment
-        for session in self._sessions.values():
+        # What arrives at once may be the end of a session.
+        for session in list(self._sessions.values()):
             session.impair(impairment)
         if impairment.seconds is not None:
             self._healing = asyncio.get_running_loop().call_later(
                 impairment.seconds, self.impair, Impairment()
             )
+
+    def police(self, policing: Policing) -> None:
+        """Take no more of any WebSocket; the next call replaces it."""
+        self._policing = policing
+        for session in list(self._sessions.values()):
+            session.police(policing)
 
     def kill_agents(self) -> None:
         """End every agent without a word."""

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from .faults import Faults
 from .impairment import Impairment
+from .policing import Policing
 from .sigv4 import Credentials
 
 PATH = "/faults/{name}"
@@ -69,6 +70,7 @@ class FaultsApi:
                 _BlackholeClients, lambda a: faults.blackhole_clients(a.seconds, new=a.new)
             ),
             "impair": _call(Impairment, faults.impair),
+            "police": _call(Policing, faults.police),
             "kill_agents": _call(_Nothing, lambda _: faults.kill_agents()),
             "expire_tokens": _call(_ExpireTokens, lambda a: faults.expire_tokens(a.also_next)),
             "end_sessions": _call(_EndSessions, lambda a: faults.end_sessions(a.output)),

@@ -4,7 +4,8 @@ A message passes from one side to the other as it came, unless its type has no b
 one side does not take makes the other stop. While the client is away the agent is told so, and
 what it sends all the same is lost, as on the wire.
 
-Between the sides is a Line each way, which only does something when it is impaired.
+Between the sides are a Policer and a Line each way, which only do something when told so: the
+gateway polices, the network is impaired.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..protocol.message import AgentMessage, MessageType, message_ids
 from .documents import SessionRequest
 from .impairment import Impairment, Line
 from .lifetime import Lifetime, Limits
+from .policing import OVERFLOW, Policer, Policing
 from .websocket import WebSocketSide
 
 _TYPE = slice(4, 36)
@@ -86,6 +88,8 @@ class Session:
         self._lifetime = Lifetime(limits, self.end)
         self._to_agent = Line(self._pass_to_agent, self._set_flow)
         self._to_client = Line(self._pass_to_client, self._set_flow)
+        self._taken_from_client = Policer(self._to_agent, self._overflowed)
+        self._taken_from_agent = Policer(self._to_client, self._overflowed)
 
     def role_of(self, token: str) -> str | None:
         """Whose token that is: ``"client"``, ``"agent"``, or nobody's."""
@@ -104,6 +108,15 @@ class Session:
         """What passes from now on does so over a bad network, or a good one again."""
         self._to_agent.impair(impairment.path("to_agent"))
         self._to_client.impair(impairment.path("to_client"))
+
+    def police(self, policing: Policing) -> None:
+        """Take no more than that of each WebSocket."""
+        for direction, policer in (
+            ("to_agent", self._taken_from_client),
+            ("to_client", self._taken_from_agent),
+        ):
+            policed = policing.direction in ("both", direction)
+            policer.police(policing.rate if policed else None, policing.queue)
 
     # The client's side.
 
@@ -140,7 +153,7 @@ class Session:
             return
         if kind in _STREAM_DATA:
             self._lifetime.data_passed()
-        self._to_agent.send(data)
+        self._taken_from_client.send(data)
 
     def client_flow(self, side: WebSocketSide, full: bool) -> None:
         """What goes to the client piles up, or no longer does."""
@@ -183,7 +196,7 @@ class Session:
             if self.client is not None and kind in _FROM_AGENT:
                 if kind in _STREAM_DATA:
                     self._lifetime.data_passed()
-                self._to_client.send(data)
+                self._taken_from_agent.send(data)
             elif kind != _AGENT_SESSION_STATE:
                 self.dropped += 1
 
@@ -212,8 +225,11 @@ class Session:
 
     def _cut_lines(self) -> None:
         """What is on its way is lost with the client's WebSocket."""
-        self._to_agent.cut()
-        self._to_client.cut()
+        self._taken_from_client.cut()
+        self._taken_from_agent.cut()
+
+    def _overflowed(self) -> None:
+        self.end(OVERFLOW)
 
     def _set_flow(self) -> None:
         """Each side may go on while the other takes what it sends."""
@@ -230,8 +246,8 @@ class Session:
             return
         self.ended = True
         self._lifetime.close()
-        self._to_agent.flush()
-        self._to_client.flush()
+        self._taken_from_client.flush()
+        self._taken_from_agent.flush()
         closing = channel_closed(self.id, self.target, output)
         if self.client is not None:
             self.client.send(closing)

@@ -54,8 +54,8 @@ class Path:
 
     Without a rate there is no bottleneck. ``queued`` and ``under_way`` are the bytes in the queue
     and those on their way in all, ``peak`` is the most that ever was in the queue, ``lost`` counts
-    what ``fate`` or a full queue dropped. Messages stay in order, as over TCP, whatever extra delay
-    ``fate`` gives them, unless the path is ``reordering``.
+    what ``fate`` or a full queue dropped, ``overflowed`` only the second. Messages stay in order,
+    as over TCP, whatever extra delay ``fate`` gives them, unless the path is ``reordering``.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Path:
         self.under_way = 0
         self.peak = 0
         self.lost = 0
+        self.overflowed = 0
         self.stopped = False
         self._reordering = reordering
         self._latest = 0.0
@@ -87,8 +88,10 @@ class Path:
     def send(self, data: bytes, now: float, *, sure: bool = False) -> None:
         """Put one message on its way; ``sure`` ones are not left to ``fate`` or a full queue."""
         copies = (0.0,) if sure else self.fate(next(self._sent), now)
-        if not copies or (self.queued + len(data) > self.queue and not sure):
+        overflows = self.queued + len(data) > self.queue and not sure
+        if not copies or overflows:
             self.lost += 1
+            self.overflowed += overflows
             return
         self.under_way += len(data) * len(copies)
         if self.rate is None:
@@ -124,6 +127,12 @@ class Path:
             here.append(heappop(self._flying)[2])
         self.under_way -= sum(map(len, here))
         return here
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Change the rate of a path that has one; what leaves the queue just now does, too."""
+        if self._queue and self.rate is not None and self._head_leaves > now:
+            self._head_leaves = now + (self._head_leaves - now) * self.rate / rate
+        self.rate = rate
 
     def stop(self) -> None:
         """Hold everything, as TCP does while it repairs a loss of its own."""

@@ -28,7 +28,7 @@ async def test_its_lines_prepare_a_shell(far_end: FarEnd, aws_env: dict[str, str
 async def test_the_faults_of_its_help(far_end: FarEnd, aws_env: dict[str, str], curl: str) -> None:
     told = (await run(SSMNET, "loopback", "--help", env=aws_env)).out
     faults = told[told.index("fault()") : told.index("Options:")]
-    assert faults.count("fault ") == 8
+    assert faults.count("fault ") == 9
     done = await run("/bin/sh", "-ec", "\n".join([*far_end.lines, faults]), env=aws_env)
     assert (done.status, done.out) == (0, ""), done.err
     # One of them was that.

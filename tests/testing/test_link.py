@@ -51,3 +51,20 @@ def test_a_path_that_is_held_delivers_all_when_it_goes_on() -> None:
     assert path.arrived(5.0) == []
     path.go_on(6.0)
     assert path.arrived(6.0) == [b"a", b"b"]
+
+
+def test_what_a_full_queue_drops_is_counted_by_itself() -> None:
+    path = Path(0.0, rate=10.0, queue=15, fate=losing({0}))
+    for data in (b"lost by fate", b"0123456789", b"abcdefghij"):
+        path.send(data, 0.0)
+    assert (path.lost, path.overflowed) == (2, 1)
+
+
+def test_a_changed_rate_holds_for_what_is_half_out_of_the_queue() -> None:
+    path = Path(0.0, rate=10.0)
+    path.set_rate(1.0, 0.0)
+    for data in (b"0123456789", b"abcdefghij"):
+        path.send(data, 0.0)
+    path.set_rate(10.0, 5.0)  # half of the first is left
+    assert path.next_event() == 5.5
+    assert path.arrived(6.5) == [b"0123456789", b"abcdefghij"]
