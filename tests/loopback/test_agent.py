@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmnet.loopback import Agent
+from ssmnet.loopback.agent import MAX_LATENESS, PACE
 from ssmnet.loopback.events import Dial, Ended, Write
 from tests import wire
 from tests.loopback.agents import (
@@ -210,21 +211,49 @@ def test_a_lost_acknowledgement_is_repaired_by_resending_the_head() -> None:
     assert agent.get_timer() is None
 
 
-def test_pace_sends_one_message_a_millisecond() -> None:
-    agent = with_stream(pace=True)
-    agent.received(3, b"x" * 3000, 10.0)
+def paced(agent: Agent, late: float) -> list[float]:
+    """When the messages go out that there are from second 10 on, if each timer is late."""
     times = []
     now = 10.0
     while True:
         messages = stream_data(sent(agent, now))
-        times += [round(now, 4)] * len(messages)
+        times += [now] * len(messages)
         acknowledge_all(agent, messages, now)
         due = agent.get_timer()
         if due is None:
-            break
-        now = due
+            return times
+        now = max(now, due) + late
         agent.handle_timer(now)
-    assert times == [10.0, 10.001, 10.002]
+
+
+def test_pace_sends_one_message_after_the_other() -> None:
+    agent = with_stream(pace=True)
+    agent.received(3, b"x" * 3000, 10.0)
+    assert paced(agent, 0.0) == pytest.approx([10.0, 10.0 + PACE, 10.0 + 2 * PACE])
+
+
+@pytest.mark.parametrize("late", [0.0, 0.0004, 0.0015, 0.0091])
+def test_a_timer_that_is_late_does_not_change_the_pace(late: float) -> None:
+    agent = with_stream(pace=True)
+    agent.received(3, bytes(1000 * 1012), 10.0)
+    times = paced(agent, late)
+    assert len(times) > 900
+    assert times[-1] - times[0] == pytest.approx((len(times) - 1) * PACE, abs=late + PACE)
+
+
+def test_a_time_without_output_is_not_made_up_for() -> None:
+    agent = with_stream(pace=True)
+    agent.received(3, b"x", 9.0)
+    acknowledge_all(agent, sent(agent, 9.0), 9.0)
+    agent.received(3, b"x" * 3000, 10.0)
+    assert paced(agent, 0.0) == pytest.approx([10.0, 10.0 + PACE, 10.0 + 2 * PACE])
+
+
+def test_nor_is_a_time_in_which_nothing_ran() -> None:
+    agent = with_stream(pace=True)
+    agent.received(3, bytes(1000 * 1012), 10.0)
+    sent(agent, 10.0)
+    assert len(stream_data(sent(agent, 11.0))) == MAX_LATENESS // PACE + 1
 
 
 def test_a_paused_agent_neither_reads_nor_resends() -> None:
