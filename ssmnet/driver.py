@@ -253,7 +253,7 @@ class Driver:
 
     # The WebSocket calls these.
 
-    def message_received(self, data: memoryview) -> None:
+    def message_received(self, data: bytes) -> None:
         """A message has come."""
         self._heard = True
         try:

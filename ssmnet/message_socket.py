@@ -49,7 +49,7 @@ class MessageSocket(Protocol):
 class Handler(Protocol):
     """Who gets what a WebSocket receives."""
 
-    def message_received(self, data: memoryview) -> None:
+    def message_received(self, data: bytes) -> None:
         """A binary message."""
 
     def burst_ended(self) -> None:

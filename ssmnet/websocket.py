@@ -43,8 +43,10 @@ CLOSE_TIMEOUT = 5.0
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _FIN = 0x80
 _MASKED = 0x80
-_LENGTH_16 = Struct(">BBH")
-_LENGTH_64 = Struct(">BBQ")
+# First byte, length and mask.
+_HEADER_7 = Struct(">BBI")
+_HEADER_16 = Struct(">BBHI")
+_HEADER_64 = Struct(">BBQI")
 _UINT16 = Struct(">H")
 
 
@@ -216,7 +218,6 @@ class WebSocket(asyncio.Protocol):
 
     def _receive_frames(self, data: bytes) -> int:
         """Hand over the whole frames in ``data``; how many bytes they have."""
-        view = memoryview(data)
         position, end = 0, len(data)
         while end - position >= 2 and not self._closing:
             first, length = data[position], data[position + 1]
@@ -228,7 +229,7 @@ class WebSocket(asyncio.Protocol):
                 if start > end:
                     self._needed = start - position
                     break
-                length = int.from_bytes(view[position + 2 : start])
+                length = int.from_bytes(data[position + 2 : start])
                 if length > MAX_MESSAGE_SIZE:
                     raise _WebSocketEnd("the gateway sent a message that is too large")
             stop = start + length
@@ -236,7 +237,7 @@ class WebSocket(asyncio.Protocol):
                 self._needed = stop - position
                 break
             if first == _FIN | _BINARY and self._fragments is None:
-                self._handler.message_received(view[start:stop])
+                self._handler.message_received(data[start:stop])
             else:
                 self._receive_other(first, data[start:stop])
             position = stop
@@ -272,7 +273,7 @@ class WebSocket(asyncio.Protocol):
             self._fragments = None
             # The gateway has nothing to say in text.
             if not self._fragments_are_text:
-                self._handler.message_received(memoryview(message))
+                self._handler.message_received(message)
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
         if opcode == _PING:
@@ -305,16 +306,15 @@ class WebSocket(asyncio.Protocol):
         self._transport.close()
 
 
-def _frame(opcode: int, payload: bytes) -> tuple[bytes, bytes, bytearray]:
-    """A masked frame in pieces."""
+def _frame(opcode: int, payload: bytes) -> tuple[bytes, bytearray]:
+    """A masked frame in two pieces."""
     size = len(payload)
     if size < 126:
-        header = bytes((_FIN | opcode, _MASKED | size))
+        header = _HEADER_7.pack(_FIN | opcode, _MASKED | size, getrandbits(32))
     elif size < 65536:
-        header = _LENGTH_16.pack(_FIN | opcode, _MASKED | 126, size)
+        header = _HEADER_16.pack(_FIN | opcode, _MASKED | 126, size, getrandbits(32))
     else:
-        header = _LENGTH_64.pack(_FIN | opcode, _MASKED | 127, size)
-    mask = getrandbits(32).to_bytes(4)
+        header = _HEADER_64.pack(_FIN | opcode, _MASKED | 127, size, getrandbits(32))
     masked = bytearray(payload)
-    websocket_mask(mask, masked)
-    return header, mask, masked
+    websocket_mask(header[-4:], masked)
+    return header, masked

@@ -298,18 +298,22 @@ class DataChannel:
     def _send_data(
         self, out: list[bytes], port: Multiplexer | BasicPort, created_date: int, now: float
     ) -> None:
-        sender = self._sender
-        while len(out) < BURST and sender.can_send():
-            if self._paused and not sender.idle:
+        send = self._sender.send
+        while len(out) < BURST and (room := self._sender.room()):
+            if self._paused:
+                if not self._sender.idle:
+                    return
                 # The agent is away. One message in flight finds out when it is back.
-                return
-            payload = port.take(PAYLOAD_SIZE, now)
-            if not payload:
+                room = 1
+            data = port.take(min(room, BURST - len(out)) * PAYLOAD_SIZE, now)
+            if not data:
                 break
-            out.append(sender.send(PayloadType.OUTPUT, payload, created_date, now))
+            for start in range(0, len(data), PAYLOAD_SIZE):
+                payload = data[start : start + PAYLOAD_SIZE]
+                out.append(send(PayloadType.OUTPUT, payload, created_date, now))
         if isinstance(port, BasicPort) and port.take_disconnect():
             flag = encode_flag(Flag.DISCONNECT_TO_PORT)
-            out.append(sender.send(PayloadType.FLAG, flag, created_date, now))
+            out.append(send(PayloadType.FLAG, flag, created_date, now))
 
     def _receive_acknowledge(self, message: AgentMessage) -> None:
         try:

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from hashlib import sha256
+from itertools import count
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, TypeVar
@@ -30,13 +31,18 @@ import msgspec
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .buffer import Buffer
 
-_HEADER = Struct(">I32sIQqQ16s32sII")
+# Without SchemaVersion, which nothing depends on.
+_HEADER = Struct(">I32s4xQqQ16s32sII")
 _HEADER_LENGTH = 116
 _UINT32 = Struct(">I")
 _SCHEMA_VERSION = 1
+# What follows the first three fields, which are the same in all messages of a type.
+_FIELDS = Struct(">QqQ16s32sII")
 
 # Cuts a payload at what both reference ends send; what the gateway takes beyond is not documented.
 PAYLOAD_SIZE = 1024
+# What comes before the payload.
+HEADER_SIZE = _HEADER_LENGTH + _UINT32.size
 
 
 class MessageType(StrEnum):
@@ -80,6 +86,15 @@ class Flag(IntEnum):
 _WIRE_TYPE: dict[str, bytes] = {kind: kind.encode().ljust(32) for kind in MessageType}
 _TYPE_OF_WIRE: dict[bytes, str] = {wire: kind for kind, wire in _WIRE_TYPE.items()}
 _TYPE_NAME = re.compile(rb"[!-~]{1,32}")
+
+
+def _prefix(wire_type: bytes) -> bytes:
+    return b"".join(
+        (_UINT32.pack(_HEADER_LENGTH), wire_type, _UINT32.pack(_SCHEMA_VERSION)),
+    )
+
+
+_PREFIX: dict[str, bytes] = {kind: _prefix(wire) for kind, wire in _WIRE_TYPE.items()}
 _UNVALIDATED = (MessageType.START_PUBLICATION, MessageType.PAUSE_PUBLICATION)
 
 
@@ -99,7 +114,6 @@ class AgentMessage(msgspec.Struct, gc=False):
     flags: int = 0
     message_id: bytes = bytes(16)
     created_date: int = 0
-    schema_version: int = _SCHEMA_VERSION
 
     def __repr__(self) -> str:
         """Without the payload, which is somebody's."""
@@ -111,19 +125,38 @@ class AgentMessage(msgspec.Struct, gc=False):
 
     def serialize(self) -> bytes:
         """The message as it goes over the wire."""
-        header = _HEADER.pack(
-            _HEADER_LENGTH,
-            _WIRE_TYPE.get(self.message_type) or _wire_type(self.message_type),
-            self.schema_version,
-            self.created_date,
+        return serialize(
+            self.message_type,
+            self.payload,
             self.sequence_number,
+            self.payload_type,
             self.flags,
             self.message_id,
-            sha256(self.payload).digest(),
-            self.payload_type,
-            len(self.payload),
+            self.created_date,
         )
-        return b"".join((header, self.payload))
+
+
+def serialize(
+    message_type: str,
+    payload: Buffer,
+    sequence_number: int,
+    payload_type: int,
+    flags: int,
+    message_id: bytes,
+    created_date: int,
+) -> bytes:
+    """The wire form of the message with these fields; see AgentMessage."""
+    fields = _FIELDS.pack(
+        created_date,
+        sequence_number,
+        flags,
+        message_id,
+        sha256(payload).digest(),
+        payload_type,
+        len(payload),
+    )
+    prefix = _PREFIX.get(message_type) or _prefix(_wire_type(message_type))
+    return b"".join((prefix, fields, payload))
 
 
 def parse(data: Buffer) -> AgentMessage:
@@ -135,7 +168,6 @@ def parse(data: Buffer) -> AgentMessage:
         (
             header_length,
             wire_type,
-            schema_version,
             created_date,
             sequence_number,
             flags,
@@ -166,7 +198,6 @@ def parse(data: Buffer) -> AgentMessage:
         flags,
         message_id,
         created_date,
-        schema_version,
     )
 
 
@@ -199,20 +230,19 @@ def _payload_length(data: Buffer, header_length: int) -> int:
 def message_ids(seed: bytes) -> Iterator[bytes]:
     """Ids for the messages of one session, as they go over the wire: version 4 UUIDs to look at.
 
-    ``seed`` is 16 random bytes. The last 62 bits count, which is as unique within a session as
+    ``seed`` is 16 random bytes. The last 61 bits count, which is as unique within a session as
     random bits are, at a tenth of the cost.
     """
     high = seed[:6] + bytes((0x40 | seed[6] & 0x0F, seed[7]))
-    low = int.from_bytes(seed[8:])
-    while True:
-        yield (1 << 63 | low & (1 << 62) - 1).to_bytes(8) + high
-        low += 1
+    # The variant's two bits, and a zero so that counting never reaches them.
+    first = 1 << 63 | int.from_bytes(seed[8:]) & (1 << 61) - 1
+    return (number.to_bytes(8) + high for number in count(first))
 
 
 def uuid_text(message_id: bytes) -> str:
     """The text of an id as it is on the wire: its two halves are swapped there."""
-    text = (message_id[8:] + message_id[:8]).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = message_id.hex()
+    return f"{text[16:24]}-{text[24:28]}-{text[28:]}-{text[:4]}-{text[4:16]}"
 
 
 class Acknowledge(msgspec.Struct, rename="pascal", gc=False):
@@ -253,22 +283,18 @@ class OpenDataChannel(msgspec.Struct, rename="pascal"):
         return [("client_id", self.client_id)]
 
 
-_acknowledge_encoder = msgspec.json.Encoder()
+_encode_acknowledge = msgspec.json.Encoder().encode
 
 
 def acknowledge(message: AgentMessage, message_id: bytes, created_date: int) -> bytes:
     """The wire form of the acknowledgement of ``message``."""
-    payload = _acknowledge_encoder.encode(
+    payload = _encode_acknowledge(
         Acknowledge(message.message_type, uuid_text(message.message_id), message.sequence_number)
     )
     # Both reference ends set these flags (SYN and FIN) and number 0 on every acknowledgement.
-    return AgentMessage(
-        MessageType.ACKNOWLEDGE,
-        payload,
-        flags=3,
-        message_id=message_id,
-        created_date=created_date,
-    ).serialize()
+    return serialize(
+        MessageType.ACKNOWLEDGE, payload, 0, PayloadType.NONE, 3, message_id, created_date
+    )
 
 
 _T = TypeVar("_T")

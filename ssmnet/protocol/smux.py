@@ -4,7 +4,8 @@ A frame is ``u8 version = 1 | u8 command | u16 length | u32 stream id`` (little-
 ``length`` bytes. Frames and the messages that carry them do not align.
 
 Out is pulled: streams queue what their owners write, and ``Multiplexer.take`` gives them turns of
-one payload each, so that a keystroke never waits behind another stream's megabytes. In is cut
+one payload each, so that a keystroke never waits behind another stream's megabytes. A stream that
+is alone has all of what may be sent now in one frame: nobody could have come in between. In is cut
 through: what has come of a PSH frame is handed on before the frame is complete.
 
 The agent joins every stream to a TCP connection of its own and closes *both* directions of that
@@ -23,6 +24,10 @@ from .buffer import Buffer, SendBuffer
 
 HEADER = Struct("<BBHI")
 VERSION = 1
+# What the agent's library cuts its own frames at.
+MAX_FRAME_SIZE = 32 * 1024
+# A turn of a stream that is not alone, in bytes: what goes into one message.
+TURN = 1024
 
 # The agent answers no SYN. It dials one after the other and queues 1,024 SYNs at the most; one
 # more blocks the whole session. So this many may be unanswered, each for so many seconds: a
@@ -148,7 +153,7 @@ class MuxStream:
             return []
         parts: list[Buffer] = []
         if self.unsent:
-            size = min(self.unsent, room - HEADER.size)
+            size = min(self.unsent, room - HEADER.size, MAX_FRAME_SIZE)
             parts.append(HEADER.pack(VERSION, Command.PSH, size, self.id))
             parts += self._buffer.take(size)
             room -= HEADER.size + size
@@ -232,7 +237,7 @@ class Multiplexer:
             room -= HEADER.size
         while self._turns and room > HEADER.size:
             stream = self._turns.popleft()
-            taken = stream._take_turn(room)
+            taken = stream._take_turn(min(room, TURN) if self._turns else room)
             room -= sum(map(len, taken))
             parts += taken
             if stream.low_water is not None and stream.unsent <= stream.low_water:

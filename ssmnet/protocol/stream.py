@@ -25,7 +25,7 @@ import msgspec
 
 from .buffer import Buffer
 from .congestion import CongestionControl
-from .message import AgentMessage, MessageType
+from .message import AgentMessage, MessageType, serialize
 from .recovery import RoundTripTime
 from .window import MAX_BYTES, MAX_MESSAGES, Window
 
@@ -104,29 +104,34 @@ class StreamSender:
     @property
     def has_room(self) -> bool:
         """Whether the window lets a new message go."""
-        return not self._lost and self.window.allows(self.next_number - self._lowest)
+        return not self._lost and self.window.room(self.next_number - self._lowest) > 0
 
-    def can_send(self) -> bool:
-        """As ``has_room``, asked by one who has something to send: no for an answer is noted."""
-        if self.has_room:
-            return True
-        self._congestion.limited()
-        return False
+    def room(self) -> int:
+        """How many full messages may be sent now. Asked by one who has them: none is noted."""
+        room = 0 if self._lost else self.window.room(self.next_number - self._lowest)
+        if not room:
+            self._congestion.limited()
+        return room
 
     def send(self, payload_type: int, payload: Buffer, created_date: int, now: float) -> bytes:
-        """The next message, now in flight. The window is the caller's to ask; see can_send."""
-        wire = AgentMessage(
+        """The next message, now in flight. The window is the caller's to ask; see ``room``."""
+        number, order = self.next_number, self._order
+        wire = serialize(
             self._message_type,
             payload,
-            self.next_number,
+            number,
             payload_type,
-            message_id=next(self._message_ids),
-            created_date=created_date,
-        ).serialize()
-        if self.idle:
-            self.progress_at = now
-        self._transmit(_Sent(self.next_number, wire, self._order, now, self._order, now), now)
-        self.next_number += 1
+            0,
+            next(self._message_ids),
+            created_date,
+        )
+        if not self._in_flight:
+            self._waiting_since = now
+            if not self._lost:
+                self.progress_at = now
+        self._in_flight[number] = _Sent(number, wire, order, now, order, now)
+        self.window.in_flight += len(wire)
+        self.next_number, self._order = number + 1, order + 1
         return wire
 
     def resend(self, now: float) -> bytes | None:
@@ -144,7 +149,11 @@ class StreamSender:
             sent.first_order, sent.first_sent_at = self._order, now
         sent.order, sent.sent_at = self._order, now
         sent.repeated = True
-        self._transmit(sent, now)
+        if not self._in_flight:
+            self._waiting_since = now
+        self._in_flight[number] = sent
+        self._order += 1
+        self.window.in_flight += len(sent.wire)
         self.retransmissions += 1
         return sent.wire
 
@@ -236,13 +245,6 @@ class StreamSender:
         self._timed_out = False
         return sample
 
-    def _transmit(self, sent: _Sent, now: float) -> None:
-        if not self._in_flight:
-            self._waiting_since = now
-        self._in_flight[sent.sequence_number] = sent
-        self._order += 1
-        self.window.in_flight += len(sent.wire)
-
     def _undo_timeout(self) -> None:
         """What was given up arrives without a second transmission: it was only held up."""
         self._timed_out = self._came_late = False
@@ -259,18 +261,16 @@ class StreamSender:
 
     def _follow(self) -> None:
         self.window.limit = self._congestion.window
-        while (
-            self._lowest < self.next_number
-            and self._lowest not in self._in_flight
-            and self._lowest not in self._lost
-        ):
-            self._lowest += 1
+        lowest, end, in_flight, lost = self._lowest, self.next_number, self._in_flight, self._lost
+        while lowest < end and lowest not in in_flight and lowest not in lost:
+            lowest += 1
+        self._lowest = lowest
 
     def _find_losses(self, now: float) -> None:
         self._loss_timer = None
         round_trip = max(self.round_trip_time.smoothed or 0.0, self.round_trip_time.latest)
         patience = round_trip * (1 + self._reordering / (8 * MIN_REORDERING))
-        for number, sent in list(self._overtaken()):
+        for number, sent in tuple(self._overtaken()):
             overtaken_by = self._highest_acknowledged - sent.order
             if overtaken_by >= self._reordering or now >= sent.sent_at + patience:
                 self._give_up(number, now)

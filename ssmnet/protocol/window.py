@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .message import HEADER_SIZE, PAYLOAD_SIZE
+
+MESSAGE_SIZE = HEADER_SIZE + PAYLOAD_SIZE
 # The far end keeps what comes behind a gap: 10,000 messages in older ends. Never run further ahead.
 MAX_MESSAGES = 8192
 MAX_BYTES = 4 * 1024 * 1024
@@ -29,6 +32,8 @@ class Window:
         """Whether one more message may be in flight; it may overshoot by that one."""
         return self.in_flight < min(self.limit, self.max_bytes)
 
-    def allows(self, ahead: int) -> bool:
-        """Whether a new message may be sent, ``ahead`` of the oldest unacknowledged one."""
-        return ahead < self.max_messages and self.is_open
+    def room(self, ahead: int) -> int:
+        """How many new messages of full size may be sent, the first ``ahead`` of the oldest
+        unacknowledged one; the last of them may overshoot."""
+        free = min(self.limit, self.max_bytes) - self.in_flight
+        return max(0, min(-(-free // MESSAGE_SIZE), self.max_messages - ahead))

@@ -333,13 +333,13 @@ class SimulatedWebSocket:
         kind, number = kind_and_number(data)
         if not is_intact(data):
             self._transcript.message("  < SPOILED", kind, number, len(data))
-            self._handler.message_received(memoryview(data))
+            self._handler.message_received(data)
             return
         if kind == OUTPUT:
             self._unanswered.append(number)
         self._transcript.message("  <", kind, number, len(data))
         self._observer.client_gets(self._handler, kind, number)
-        self._handler.message_received(memoryview(data))
+        self._handler.message_received(data)
 
     def _answer(self, number: int) -> None:
         if number in self._unanswered:

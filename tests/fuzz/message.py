@@ -108,14 +108,14 @@ def strictly_read(data: bytes) -> wire.Message | None:
 
 def check_fields(parsed: AgentMessage, data: bytes) -> None:
     """What came out is what stands there, and it keeps the rules."""
-    length, kind, schema, created, number, flags, wire_id, digest, payload_type, _ = (
+    length, kind, _, created, number, flags, wire_id, digest, payload_type, _ = (
         wire.HEADER.unpack_from(data)
     )
     assert parsed.message_type == kind.strip(b" \0").decode("ascii")
     assert parsed.payload == data[length + 4 :]
     assert struct.unpack_from(">I", data, length) == (len(parsed.payload),)
     assert not parsed.payload or hashlib.sha256(parsed.payload).digest() == digest
-    assert (parsed.schema_version, parsed.created_date) == (schema, created)
+    assert parsed.created_date == created
     assert (parsed.sequence_number, parsed.flags) == (number, flags)
     assert (parsed.message_id, parsed.payload_type) == (wire_id, payload_type)
     assert length >= 116

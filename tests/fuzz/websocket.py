@@ -118,8 +118,8 @@ class Handler(Recorder):
         self.bursts = 0
         self._quits_after = quits_after
 
-    def message_received(self, data: memoryview) -> None:
-        assert isinstance(data, memoryview)
+    def message_received(self, data: bytes) -> None:
+        assert isinstance(data, bytes)
         super().message_received(data)
         if len(self.messages) == self._quits_after:
             if self._quits_after % 2:

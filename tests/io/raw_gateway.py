@@ -168,8 +168,8 @@ class Recorder:
         self.log: list[bytes | str] = []
         self._changed = asyncio.Event()
 
-    def message_received(self, data: memoryview) -> None:
-        self._note(bytes(data))
+    def message_received(self, data: bytes) -> None:
+        self._note(data)
 
     def burst_ended(self) -> None:
         self._note("burst ended")

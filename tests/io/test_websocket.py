@@ -799,7 +799,7 @@ async def test_reading_can_be_paused(gateway: RawGateway) -> None:
 
 async def test_a_handler_may_pause_within_a_burst(gateway: RawGateway) -> None:
     class Pausing(Recorder):
-        def message_received(self, data: memoryview) -> None:
+        def message_received(self, data: bytes) -> None:
             super().message_received(data)
             websocket.pause_reading()
 
@@ -910,7 +910,7 @@ async def test_the_handler_hears_no_more(gateway: RawGateway, end: str) -> None:
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_a_handler_may_end_it_within_a_burst(gateway: RawGateway, end: str) -> None:
     class Ending(Recorder):
-        def message_received(self, data: memoryview) -> None:
+        def message_received(self, data: bytes) -> None:
             super().message_received(data)
             getattr(websocket, end)()
 

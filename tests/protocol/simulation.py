@@ -97,7 +97,7 @@ class Transfer:
         """Send what may be sent."""
         while (wire := self.sender.resend(self.now)) is not None:
             self._transmit(wire)
-        while self._next is not None and self.sender.can_send():
+        while self._next is not None and self.sender.room():
             payload, self._next = self._next, next(self._source, None)
             self._transmit(self.sender.send(PayloadType.OUTPUT, payload, CREATED, self.now))
 

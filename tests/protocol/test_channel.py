@@ -337,7 +337,7 @@ def test_the_messages_of_a_session_have_ids_of_their_own() -> None:
     conversation.flush()
     conversation.run(5.0)
     ids = [parse(data).message_id for data in conversation.sent]
-    assert len(ids) > 200
+    assert len(ids) >= 200
     assert len(set(ids)) == len(ids)
     assert {uuid.UUID(bytes=i[8:] + i[:8]).version for i in ids} == {4}
 

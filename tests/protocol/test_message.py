@@ -212,7 +212,6 @@ messages = st.builds(
     flags=st.integers(0, 2**64 - 1),
     message_id=st.binary(min_size=16, max_size=16),
     created_date=st.integers(1, 2**64 - 1),
-    schema_version=st.integers(0, 2**32 - 1),
 )
 
 

@@ -182,6 +182,23 @@ def test_streams_take_turns() -> None:
     assert turns == [3, 5, 7, 9, 3, 5, 7, 9]
 
 
+def test_a_stream_that_is_alone_has_all_the_room_in_one_frame() -> None:
+    multiplexer, (stream,) = opened(1)
+    stream.write(bytes(100_000))
+    sizes = [len(data) for _, _, data in frames(multiplexer.take(20_000, 0.0))]
+    assert sizes == [20_000 - 8]
+    sizes = [len(data) for _, _, data in frames(multiplexer.take(100_000, 0.0))]
+    assert sizes == [32_768, 32_768, 80_008 - 2 * 32_768]
+
+
+def test_streams_take_turns_within_what_goes_out_at_once() -> None:
+    multiplexer, (first, second) = opened(2)
+    first.write(bytes(5000))
+    second.write(b"k")
+    taken = [(stream_id, len(data)) for _, stream_id, data in frames(multiplexer.take(9000, 0.0))]
+    assert taken == [(first.id, 1016), (second.id, 1), (first.id, 5000 - 1016)]
+
+
 def test_a_keystroke_goes_out_within_one_round_of_the_others() -> None:
     multiplexer, streams = opened(10)
     for stream in streams[:-1]:

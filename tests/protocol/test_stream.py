@@ -234,11 +234,11 @@ def test_a_timer_that_is_not_due_does_nothing() -> None:
 def test_nothing_new_goes_before_what_is_lost() -> None:
     sender = new_sender()
     send(sender, 5)
-    assert sender.can_send()
+    assert sender.room()
     acknowledge(sender, [2, 3, 4], 0.1)
-    assert not sender.can_send()
+    assert not sender.room()
     assert resend_all(sender, 0.1) == [0, 1]
-    assert sender.can_send()
+    assert sender.room()
 
 
 def test_time_counts_from_the_repetition_when_nothing_else_is_in_flight() -> None:
@@ -332,19 +332,19 @@ def test_a_hold_up_is_no_loss(rtt: float, rate: float, held_up: float, side: str
 
 def test_the_window_says_when_a_new_message_may_go() -> None:
     sender = new_sender()
-    while sender.can_send():
+    while sender.room():
         send(sender, 1)
     assert not sender.has_room
     limit = sender.window.limit
     assert limit <= sender.window.in_flight <= limit + 200
     acknowledge(sender, [0, 1], 0.1)
-    assert sender.can_send()
+    assert sender.room()
     assert sender.has_room
 
 
 def test_never_runs_further_ahead_than_the_bound() -> None:
     sender = new_sender(max_messages=10)
-    while sender.can_send():
+    while sender.room():
         send(sender, 1)
     assert sender.next_number == 10
     acknowledge(sender, range(1, 10), 0.1)
@@ -352,24 +352,24 @@ def test_never_runs_further_ahead_than_the_bound() -> None:
     assert resend_all(sender, 0.1) == [0]
     assert not sender.has_room
     acknowledge(sender, [0], 0.2)
-    assert sender.can_send()
+    assert sender.room()
 
 
 def test_a_window_may_be_bounded_in_bytes() -> None:
     sender = new_sender(max_bytes=500)
-    while sender.can_send():
+    while sender.room():
         send(sender, 1)
     assert sender.window.in_flight < 500 + 200
 
 
 def test_late_acknowledgements_of_lost_messages_open_the_window() -> None:
     sender = new_sender(max_messages=10)
-    while sender.can_send():
+    while sender.room():
         send(sender, 1)
     sender.restart(1.0)
     acknowledge(sender, range(10), 1.1)
     assert sender.idle
-    assert sender.can_send()
+    assert sender.room()
     assert sender.progress_at == 1.1
 
 
@@ -720,7 +720,7 @@ class Outstanding:
 
     def send(self, amount: int) -> None:
         for _ in range(amount):
-            if self.sender.can_send():
+            if self.sender.room():
                 self._sent(self.sender.send(PayloadType.OUTPUT, b"x", CREATED, self.now))
 
     def acknowledge(self, choice: int) -> None:
@@ -776,7 +776,7 @@ def test_the_window_counts_what_is_in_flight_whatever_happens(
     acknowledge(sender, outstanding.numbers, outstanding.now)
     assert sender.idle
     assert sender.window.in_flight == 0
-    assert sender.can_send()
+    assert sender.room()
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_no_sign_of_life() -> None:

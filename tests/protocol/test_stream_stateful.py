@@ -77,7 +77,7 @@ class Sender(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 20), size=SIZES)
     def send(self, amount: int, size: int) -> None:
         for _ in range(amount):
-            if not self.sender.can_send():
+            if not self.sender.room():
                 self.check_refusal()
                 return
             assert self.has_room()
@@ -288,7 +288,7 @@ class Sender(RuleBasedStateMachine):
                 self.wait_for_the_timer(flush=False)
         assert self.sender.idle
         assert self.sender.window.in_flight == 0
-        assert self.sender.can_send()
+        assert self.sender.room()
         assert self.sender.get_timer() is None
 
     # --- the model
@@ -520,7 +520,7 @@ class Transfer(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 20), size=SIZES)
     def write(self, amount: int, size: int) -> None:
         for _ in range(amount):
-            if not self.sender.can_send():
+            if not self.sender.room():
                 return
             data = len(self.written).to_bytes(4) + bytes(size)
             self.written.append(data)

@@ -17,14 +17,26 @@ def test_a_limit_above_the_maximum_does_not_count() -> None:
 
 def test_a_new_message_may_not_run_too_far_ahead_of_the_oldest() -> None:
     window = Window(1000, max_messages=10)
-    assert window.allows(9)
-    assert not window.allows(10)
+    assert window.room(9) == 1
+    assert not window.room(10)
 
 
 def test_a_new_message_needs_room() -> None:
     window = Window(1000)
     window.in_flight = 1000
-    assert not window.allows(0)
+    assert not window.room(0)
+
+
+def test_room_counts_full_messages_of_which_the_last_may_overshoot() -> None:
+    window = Window(3 * 1144)
+    assert window.room(0) == 3
+    window.in_flight = 1
+    assert window.room(0) == 3
+    window.in_flight = 1144
+    assert window.room(0) == 2
+    assert window.room(10**6) == 0
+    window.in_flight = 10**6
+    assert window.room(0) == 0
 
 
 def test_never_runs_further_ahead_than_the_smallest_far_end_keeps() -> None:
@@ -36,4 +48,4 @@ def test_the_bounds_hold_by_default() -> None:
     window.in_flight = MAX_BYTES
     assert not window.is_open
     window.in_flight = 0
-    assert not window.allows(MAX_MESSAGES)
+    assert not window.room(MAX_MESSAGES)

@@ -31,7 +31,7 @@ class WindowModel(RuleBasedStateMachine):
 
     @rule(size=SIZES)
     def send(self, size: int) -> None:
-        if self.window.allows(self.ahead):
+        if bool(self.window.room(self.ahead)):
             self.in_flight[self.next] = size
             self.next += 1
             self.window.in_flight += size
@@ -56,7 +56,7 @@ class WindowModel(RuleBasedStateMachine):
         is_open = size < self.limit and size < self.max_bytes
         assert self.window.in_flight == size
         assert self.window.is_open is is_open
-        assert self.window.allows(self.ahead) is (is_open and self.ahead < self.max_messages)
+        assert bool(self.window.room(self.ahead)) is (is_open and self.ahead < self.max_messages)
 
     @invariant()
     def is_never_overrun_by_more_than_a_message(self) -> None:
