@@ -2,10 +2,10 @@
 
     python -m perf.application PORT CONNECTIONS
 
-It obeys one line of standard input after the other and ends with it: ``U n`` uploads n bytes on
-each connection and waits for the far end to say that they came, ``D n`` downloads n bytes on each,
-``E n`` sends one byte n times on the first, each after the last one came back. It answers with the
-seconds from the order to the end of it, or the times of each exchange, as one line of JSON.
+It obeys one line of standard input after the other, and ends with it. A line is a JSON list: what
+to do, with how many bytes, how often, and on how many of the connections at a time. ``U`` uploads
+and waits for the far end to say that all has come, ``D`` downloads, ``E`` has the bytes sent back.
+The answer is a list of the seconds that each time took.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from perf.near_end import raise_file_limit
 
 HOST = "127.0.0.1"
 CHUNK = bytes(256 * 1024)
+# What goes with an order in one write.
+FIRST = 1024
 # How many connections are opened at once; a listener's queue is short.
 OPENING = 100
 
@@ -37,28 +39,20 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.done.set_result(None)
 
     def begin(self, order: str, size: int) -> None:
-        """Have the far end take or send ``size`` bytes."""
+        """Have the far end take, send or send back ``size`` bytes."""
         self.done = asyncio.get_running_loop().create_future()
-        self._transport.write(ORDER.pack(order.encode(), size))
-        if order == "U":
-            self._to_write, self._expected = size, 1
-            self._write()
-        elif order == "D":
-            self._expected = size
-
-    def exchange(self) -> None:
-        """Send one byte that comes back."""
-        self.done = asyncio.get_running_loop().create_future()
-        self._expected = 1
-        self._transport.write(b"x")
+        self._expected = 1 if order == "U" else size
+        self._to_write = 0 if order == "D" else size
+        first = min(self._to_write, FIRST)
+        self._to_write -= first
+        # One write: a small exchange is one message each way.
+        self._transport.write(ORDER.pack(order.encode(), size) + CHUNK[:first])
+        self._write()
 
     def data_received(self, data: bytes) -> None:
         self._expected -= len(data)
-        if self._expected < 0:
-            raise ValueError("more has come than was sent")
         if not self._expected:
             self.done.set_result(None)
 
@@ -88,7 +82,10 @@ async def connect(port: int, connections: int) -> list[Connection]:
         pairs = await asyncio.gather(
             *(loop.create_connection(Connection, HOST, port) for _ in opening)
         )
-        made += [protocol for _, protocol in pairs]
+        some = [protocol for _, protocol in pairs]
+        # Nothing else tells that a connection has got through.
+        await move(some, "E", 1)
+        made += some
     return made
 
 
@@ -101,30 +98,16 @@ async def move(connections: list[Connection], order: str, size: int) -> float:
     return time.perf_counter() - began
 
 
-async def echo(connection: Connection, times: int) -> list[float]:
-    connection.begin("E", times)
-    took = []
-    for _ in range(times):
-        began = time.perf_counter()
-        connection.exchange()
-        await connection.done
-        took.append(time.perf_counter() - began)
-    return took
-
-
 async def main(port: int, count: int) -> None:
+    began = time.perf_counter()
     connections = await connect(port, count)
-    print(json.dumps(len(connections)), flush=True)
+    print(json.dumps(time.perf_counter() - began), flush=True)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := (await reader.readline()).split():
-        order, size = line[0].decode(), int(line[1])
-        answer: float | list[float]
-        if order == "E":
-            answer = await echo(connections[0], size)
-        else:
-            answer = await move(connections, order, size)
+    while line := await reader.readline():
+        order, size, times, active = json.loads(line)
+        answer = [await move(connections[:active], order, size) for _ in range(times)]
         print(json.dumps(answer), flush=True)
 
 

@@ -105,15 +105,20 @@ class FarEnd:
 class Application:
     """The local application's process."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, opening: float) -> None:
         self._process = process
+        self.opening = opening  # s until all connections had got through
 
-    async def order(self, letter: str, size: int) -> Any:
-        """Have it do something, see application.py; its answer."""
+    async def order(
+        self, letter: str, size: int, *, times: int = 1, connections: int | None = None
+    ) -> list[float]:
+        """Have it do something, see application.py; the seconds that each time took."""
         if self._process.stdin is None:
             raise RuntimeError("the application has no standard input")
-        self._process.stdin.write(f"{letter} {size}\n".encode())
-        return await _answer(self._process)
+        line = json.dumps([letter, size, times, connections])
+        self._process.stdin.write(f"{line}\n".encode())
+        answer: list[float] = await _answer(self._process)
+        return answer
 
 
 async def _answer(process: Process) -> Any:
@@ -151,8 +156,7 @@ async def application(session: Session, connections: int = 1) -> AsyncIterator[A
     await listener.listen_tcp([HOST])
     try:
         async with _running("perf.application", str(listener.port), str(connections)) as process:
-            await _answer(process)
-            yield Application(process)
+            yield Application(process, await _answer(process))
     finally:
         listener.close()
         await listener.wait_closed(5)
