@@ -61,7 +61,7 @@ def measure(rounds: int, seconds: float) -> list[report.Row]:
     times: dict[tuple[str, str], list[float]] = {}
     rates: dict[tuple[str, str], list[float]] = {}
     with ExitStack() as stack:
-        remote = stack.enter_context(tunnel.destination())
+        remote = stack.enter_context(tunnel.destination()).port
         stack.enter_context(tunnel.far_end())
         ports = {
             "ssmnet": stack.enter_context(tunnel.forward(remote)).port,

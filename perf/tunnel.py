@@ -19,8 +19,8 @@ TIMEOUT = 60.0
 _LAST = "AWS_EC2_METADATA_DISABLED"
 
 
-class Forward(NamedTuple):
-    """A running ``ssmnet forward``: where it listens, and its process."""
+class Running(NamedTuple):
+    """Where a program listens, and its process."""
 
     port: int
     pid: int
@@ -70,18 +70,18 @@ def impair(delay: float = 0.0, loss: float = 0.0) -> None:
 
 
 @contextmanager
-def forward(remote: int, *options: str) -> Iterator[Forward]:
+def forward(remote: int, *options: str) -> Iterator[Running]:
     """Run ``ssmnet forward`` to a port of the far end's machine, which is this one."""
     arguments = ("-t", TARGET, "--remote", str(remote), "--output", "json", *options)
     with program("ssmnet", "forward", *arguments) as process:
-        yield Forward(json.loads(output(process).readline())["port"], process.pid)
+        yield Running(json.loads(output(process).readline())["port"], process.pid)
 
 
 @contextmanager
-def destination() -> Iterator[int]:
-    """Run ``perf.destination``. Yields its port."""
+def destination() -> Iterator[Running]:
+    """Run ``perf.destination``."""
     with program("perf.destination") as process:
-        yield int(output(process).readline())
+        yield Running(int(output(process).readline()), process.pid)
 
 
 @contextmanager
@@ -102,3 +102,12 @@ def cpu_time(pid: int) -> float:
     """The seconds that all threads of a process have run."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def raise_file_limit() -> None:
+    """Each connection takes a descriptor, here and in the programs that are started later."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
