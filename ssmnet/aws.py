@@ -1,29 +1,27 @@
 """AWS's side of a session: the API calls that start, resume and end it, credentials, signatures.
 
-The only module that imports botocore and aiobotocore, and only when a call needs them: their
-import takes longer than everything else at the start. Every failure of theirs is told by
-``aws_errors`` as one of ssmnet's own errors.
+What others import; ``aws_api`` behind it is botocore, and only imported when a call or the
+credentials need it. With credentials in the environment a session that was started elsewhere is
+opened without.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from . import upgrade
-from ._version import __version__
-from .aws_credentials import find_credentials
-from .aws_errors import Call, error_code, explain, explain_credentials, login_command, retries
+from .aws_credentials import Credentials, environment_credentials, files_mention
+from .aws_errors import Call, error_code, explain, explain_credentials, explained, login_command
 from .errors import CredentialsError, Error, RemoteProtocolError, ServiceError, UsageError
 from .message_socket import Handler
+from .sigv4 import sign
 from .stream_url import (
     check_endpoint,
     check_region,
@@ -33,17 +31,20 @@ from .stream_url import (
 )
 from .websocket import WebSocket
 
-logger = logging.getLogger("ssmnet")
-# What it warns of is raised too. Without any handler, Python would print it with a traceback.
-logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
+if TYPE_CHECKING:
+    from .aws_api import Botocore
 
-_CONNECT_TIMEOUT = 5.0
+logger = logging.getLogger("ssmnet")
+
 # A page of DescribeInstanceInformation holds 50 at most, and a pick list of more is no help.
 _PAGE = 50
 _MAX_PAGES = 200
 # Seconds. Covers the signature that follows a call, and a burst of starts, which would otherwise
 # run a credential process each; too short to miss a new login.
 _FRESH = 5.0
+
+# As aiohttp found it: it makes its context when it is imported.
+_SYSTEM_STORE = ssl.get_default_verify_paths()
 
 
 class StartedSession(msgspec.Struct, frozen=True):
@@ -112,10 +113,9 @@ class Client:
         self._request_timeout = request_timeout
         # One look-up at a time: the second finds what the first has cached, and asks no MFA code.
         self._look_up = asyncio.Lock()
-        self._found: Any = None
+        self._found: Credentials | None = None
         self._found_at = 0.0
         self._api_endpoint: str | None = None
-        self._loader: Any = None
 
     @cached_property
     def region(self) -> str:
@@ -129,17 +129,18 @@ class Client:
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
         """What the WebSocket verifies its peer with: AWS_CA_BUNDLE, or else the system's CAs."""
-        bundle = os.environ.get("AWS_CA_BUNDLE") or self._setting("ca_bundle")
-        if not bundle:
+        if not self._ca_bundle:
             context = ssl.create_default_context()
             # No system store here, or one that shows only when used: add what API calls trust.
             if not context.cert_store_stats()["x509_ca"]:
-                context.load_verify_locations(_default_bundle())
+                from .aws_api import certificates
+
+                context.load_verify_locations(certificates())
             return context
         try:
-            return ssl.create_default_context(cafile=bundle)
+            return ssl.create_default_context(cafile=self._ca_bundle)
         except OSError as error:
-            raise UsageError(f"cannot use AWS_CA_BUNDLE {bundle}: {error}") from error
+            raise UsageError(f"cannot use AWS_CA_BUNDLE {self._ca_bundle}: {error}") from error
 
     async def start_session(
         self,
@@ -236,12 +237,14 @@ class Client:
         except Error as error:
             logger.info("data channel not signed: %s", error)
             return {}
-        return _signature(stream_url, credentials, self.region)
+        return sign(stream_url, credentials, self.region, "ssmmessages")
 
     async def connect(self, stream_url: str, handler: Handler) -> WebSocket:
         """Open the signed WebSocket of a data channel. Raises ConnectError."""
         headers = await self.upgrade_headers(stream_url)
-        context = self.ssl_context if stream_url.startswith("wss:") else None
+        context = None
+        if stream_url.startswith("wss:") and (self._ca_bundle or not _aiohttp_trusts_the_system()):
+            context = self.ssl_context
         return await upgrade.connect(stream_url, handler, headers=headers, ssl_context=context)
 
     def _check(self, url: str) -> None:
@@ -264,15 +267,9 @@ class Client:
         credentials = await self._credentials(may_ask=may_ask)
         call = Call(region=self.region, profile=self._profile_name)
         async with contextlib.AsyncExitStack() as stack:
-            with _explained(lambda error: explain(error, call)):
-                opening = self._new_session().create_client(
-                    "ssm",
-                    region_name=self.region,
-                    endpoint_url=self._endpoint_url,
-                    aws_access_key_id=credentials.access_key,
-                    aws_secret_access_key=credentials.secret_key,
-                    aws_session_token=credentials.token,
-                    config=_config(self._request_timeout),
+            with explained(lambda error: explain(error, call)):
+                opening = self._botocore.client(
+                    self.region, self._endpoint_url, credentials, self._request_timeout
                 )
                 api = await stack.enter_async_context(opening)
             self._api_endpoint = api.meta.endpoint_url
@@ -285,32 +282,16 @@ class Client:
     async def _request(
         self, api: Any, operation: str, request: dict[str, Any], target: str = ""
     ) -> dict[str, Any]:
-        # botocore's own retries know no deadline, and repeat a StartSession that was only slow.
-        action = f"ssm:{operation.title().replace('_', '')}"
-        call = Call(action, target, self.region, api.meta.endpoint_url, self._profile_name)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._request_timeout
-        attempt = 0
-        # What AWS last said tells more than that the time was over during the next attempt.
-        failed: Exception | None = None
-        with _explained(lambda error: explain(failed or error, call)):
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    try:
-                        answer: dict[str, Any] = await getattr(api, operation)(**request)
-                    except Exception as error:
-                        failed = error
-                        delay = min(0.5 * 2**attempt, 8) * random.uniform(0.5, 1)  # noqa: S311
-                        if attempt >= retries(error) or loop.time() + delay > deadline:
-                            raise
-                    else:
-                        return answer
-                    logger.info("%s: trying again in %.1f s", action, delay)
-                    await asyncio.sleep(delay)
-                    attempt += 1
+        from .aws_api import call
 
-    async def _credentials(self, *, may_ask: bool) -> Any:
-        """Return botocore's ReadOnlyCredentials."""
+        action = f"ssm:{operation.title().replace('_', '')}"
+        about = Call(action, target, self.region, api.meta.endpoint_url, self._profile_name)
+        return await call(api, operation, request, about, self._request_timeout)
+
+    async def _credentials(self, *, may_ask: bool) -> Credentials:
+        # A profile that was asked for comes before what is in the environment.
+        if not self._profile_name and (found := environment_credentials(os.environ)):
+            return found
         loop = asyncio.get_running_loop()
 
         def mfa_code(prompt: str) -> str:
@@ -319,12 +300,10 @@ class Client:
             limit.reschedule(loop.time() + self._credentials_timeout)
             return code
 
-        with _explained(lambda error: explain_credentials(error, self._profile_name)):
+        with explained(lambda error: explain_credentials(error, self._profile_name)):
             async with asyncio.timeout(self._credentials_timeout) as limit, self._look_up:
                 if self._found is None or loop.time() - self._found_at > _FRESH:
-                    session = self._new_session()
-                    session.set_config_variable("region", self.region)  # whose STS is asked
-                    self._found = await find_credentials(session, _cli_cache(), mfa_code)
+                    self._found = await self._botocore.credentials(self.region, mfa_code)
                     self._found_at = loop.time()
                 if self._found is not None:
                     return self._found
@@ -342,58 +321,29 @@ class Client:
         environ = os.environ
         return self._profile or environ.get("AWS_DEFAULT_PROFILE") or environ.get("AWS_PROFILE")
 
+    @cached_property
+    def _ca_bundle(self) -> str | None:
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):
+            return bundle
+        named = self._profile_name or files_mention("ca_bundle")
+        return self._setting("ca_bundle") if named else None
+
     def _setting(self, name: str) -> Any:
         call = Call(profile=self._profile_name)
-        with _explained(lambda error: explain(error, call)):
-            return self._new_session().get_config_variable(name)
+        with explained(lambda error: explain(error, call)):
+            return self._botocore.setting(name)
 
-    def _new_session(self) -> Any:
-        """Return a botocore session that has read nothing yet but the service models."""
-        from aiobotocore.session import AioSession
+    @cached_property
+    def _botocore(self) -> "Botocore":
+        from .aws_api import Botocore
 
-        session = AioSession(profile=self._profile)
-        if self._loader is None:
-            self._loader = session.get_component("data_loader")
-        session.register_component("data_loader", self._loader)
-        return session
+        return Botocore(self._profile)
 
 
-def _signature(stream_url: str, credentials: Any, region: str) -> dict[str, str]:
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-
-    url = urlsplit(stream_url)
-    # The signer knows the default ports of http and https only.
-    scheme = "https" if url.scheme == "wss" else "http"
-    # As parameters the query is signed in its canonical form, however it is written in the URL.
-    query = parse_qsl(url.query, keep_blank_values=True)
-    request = AWSRequest("GET", f"{scheme}://{url.netloc}{url.path}", params=query)
-    SigV4Auth(credentials, "ssmmessages", region).add_auth(request)
-    return dict(request.headers.items())
-
-
-def _config(read_timeout: float) -> Any:
-    from aiobotocore.config import AioConfig
-
-    return AioConfig(
-        connect_timeout=_CONNECT_TIMEOUT,
-        read_timeout=read_timeout,
-        retries={"mode": "standard", "total_max_attempts": 1},
-        user_agent_extra=f"ssmnet/{__version__}",
-    )
-
-
-def _cli_cache() -> Any:
-    """The AWS CLI's own cache: a role that it has just assumed needs no MFA code again."""
-    from botocore.utils import JSONFileCache
-
-    return JSONFileCache(os.path.expanduser(os.path.join("~", ".aws", "cli", "cache")))
-
-
-def _default_bundle() -> str:
-    from botocore.httpsession import get_cert_path
-
-    return str(get_cert_path(True))
+def _aiohttp_trusts_the_system() -> bool:
+    """Whether its own context does for the WebSocket: another like it takes long to make."""
+    store = ssl.get_default_verify_paths()
+    return store.cafile is not None and store == _SYSTEM_STORE
 
 
 def _online_target(info: Mapping[str, str]) -> OnlineTarget:
@@ -402,13 +352,3 @@ def _online_target(info: Mapping[str, str]) -> OnlineTarget:
         name=info.get("Name") or info.get("ComputerName", ""),
         platform=info.get("PlatformName") or info.get("PlatformType", ""),
     )
-
-
-@contextlib.contextmanager
-def _explained(explanation: Callable[[Exception], Error]) -> Iterator[None]:
-    try:
-        yield
-    except Error:
-        raise
-    except Exception as error:
-        raise explanation(error) from error

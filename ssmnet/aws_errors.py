@@ -4,9 +4,11 @@ The one seam between botocore's exceptions and ours. It knows them by the names 
 and codes, so that nothing of botocore is imported here and its versions do not matter.
 """
 
+import contextlib
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .errors import (
@@ -75,6 +77,17 @@ class Call(NamedTuple):
     region: str = ""
     endpoint: str = ""
     profile: str | None = None
+
+
+@contextlib.contextmanager
+def explained(explanation: Callable[[Exception], Error]) -> Iterator[None]:
+    """Raise what ``explanation`` makes of errors that are not ssmnet's own."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        raise explanation(error) from error
 
 
 def explain(error: BaseException, call: Call) -> Error:

@@ -26,9 +26,11 @@ from aiohttp import web
 from yarl import URL
 
 from ssmnet.aws import Client, StartedSession
+from ssmnet.aws_credentials import Credentials
 from ssmnet.aws_errors import Call, explain, explain_credentials
 from ssmnet.errors import (
     AccessDenied,
+    ConnectError,
     CredentialsError,
     Error,
     RemoteProtocolError,
@@ -365,6 +367,8 @@ async def test_nothing_secret_is_shown(service: Service, caplog: pytest.LogCaptu
     started = StartedSession(SESSION, TOKEN, STREAM_URL + "&X-Amz-Signature=c0ffee")
     shown = [repr(started), str(started), str(started.__rich_repr__()), f"{[started]}"]
     assert all(SESSION in text for text in shown)
+    keys = Credentials("AKID", TOKEN, "c0ffee")
+    shown += [repr(keys), str(keys), str(keys.__rich_repr__()), f"{[keys]}"]
     assert not any(TOKEN in text or "c0ffee" in text for text in shown)
 
 
@@ -490,6 +494,83 @@ async def test_no_credentials(service: Service) -> None:
     with pytest.raises(CredentialsError, match=r"no AWS credentials: run `aws sso login`"):
         await client(service).start_session(TARGET)
     assert service.requests == []
+
+
+LONG_AGO, IN_A_CENTURY = "2020-01-01T00:00:00Z", "2120-01-01T00:00:00+00:00"
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "AKIDENV"),
+        ({"AWS_SESSION_TOKEN": "-t"}, "AKIDENV-t"),
+        ({"AWS_SECURITY_TOKEN": "-old"}, "AKIDENV-old"),
+        ({"AWS_SECURITY_TOKEN": "-old", "AWS_SESSION_TOKEN": "-t"}, "AKIDENV-old"),
+        ({"AWS_SECURITY_TOKEN": "", "AWS_SESSION_TOKEN": "-t"}, "AKIDENV-t"),
+        ({"AWS_CREDENTIAL_EXPIRATION": IN_A_CENTURY}, "AKIDENV"),
+        ({"AWS_CREDENTIAL_EXPIRATION": "Jan 1 2120 00:00 UTC"}, "AKIDENV"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "AKIDX"),
+        ({"AWS_PROFILE": "default"}, "AKIDENV"),
+    ],
+)
+async def test_credentials_of_the_environment(
+    service: Service,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    expected: str,
+) -> None:
+    """Whether botocore reads them or we do is all the same."""
+    write_credentials(home, "AKIDX")
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    await client(service).start_session(TARGET)
+    assert service.keys == [expected]
+    headers = await Client(region=REGION).upgrade_headers(STREAM_URL)
+    key = headers["Authorization"].split("Credential=")[1].split("/")[0]
+    assert key + headers.get("X-Amz-Security-Token", "") == expected
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_CREDENTIAL_EXPIRATION", LONG_AGO),
+        ("AWS_CREDENTIAL_EXPIRATION", "2120-01-01T00:00:00"),
+        ("AWS_CREDENTIAL_EXPIRATION", "soon"),
+    ],
+)
+async def test_credentials_of_the_environment_that_are_no_use(
+    service: Service, home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    write_credentials(home, "AKIDX")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CredentialsError, match="default profile") as raised:
+        await client(service).start_session(TARGET)
+    assert "secret-env" not in str(raised.value)
+    assert service.requests == []
+
+
+@pytest.mark.usefixtures("keys")
+async def test_a_profile_comes_before_the_environment(service: Service, home: Path) -> None:
+    write_credentials(home, "AKIDX", "x")
+    await client(service, profile="x").start_session(TARGET)
+    assert service.keys == ["AKIDX"]
+
+
+@pytest.mark.usefixtures("keys")
+async def test_a_resume_and_its_signature_use_what_is_in_the_environment_now(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws = client(service)
+    await aws.start_session(TARGET)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNEW")
+    await aws.resume_session(SESSION)
+    headers = await aws.upgrade_headers(STREAM_URL)
+    assert service.keys == ["AKIDENV", "AKIDNEW"]
+    assert "Credential=AKIDNEW/" in headers["Authorization"]
 
 
 async def test_the_profile_is_used(service: Service, home: Path) -> None:
@@ -724,7 +805,7 @@ async def test_a_metadata_service_that_is_not_there_holds_nothing_up(
         address = f"http://127.0.0.1:{dead.getsockname()[1]}"
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)
         aws = client(service)
-        _ = aws._new_session()  # the import's time is not meant
+        _ = aws._botocore  # the import's time is not meant
         began = time.monotonic()
         assert await aws.upgrade_headers(STREAM_URL) == {}
         assert 0.4 < time.monotonic() - began < 1.8
@@ -826,7 +907,7 @@ async def test_the_upgrade_is_signed_as_it_goes_over_the_wire(
 
     async with serving(gateway) as url, aiohttp.ClientSession() as http:
         aws = Client(region=REGION, endpoint_url=url)
-        target = "ws" + url.removeprefix("http") + path
+        target = f"ws{url.removeprefix('http')}{path}".replace("127.0.0.1", "LocalHost")
         headers = await aws.upgrade_headers(target)
         async with http.ws_connect(URL(target, encoded=True), headers=headers):
             pass
@@ -1010,15 +1091,94 @@ async def test_calls_go_through_https_proxy(
         assert "pass" not in str(raised.value)
 
 
+class Listener:
+    """What a WebSocket tells, here nothing of interest."""
+
+    def message_received(self, data: Any) -> None: ...
+
+    def burst_ended(self) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, reason: str) -> None: ...
+
+
+async def accept(request: web.Request) -> web.WebSocketResponse:
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    async for _ in ws:
+        pass
+    return ws
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("where", ["environment", "profile", "the profile of the environment"])
+async def test_the_websocket_trusts_what_it_is_told_to(
+    authority: trustme.CA,
+    tls: ssl.SSLContext,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    authority.cert_pem.write_to_path(str(home / "ca.pem"))
+    async with serving(accept, tls) as url:
+        target = f"wss{url.removeprefix('https')}{PATH}"
+        with pytest.raises(ConnectError, match="certificate"):
+            await Client(region=REGION, endpoint_url=url).connect(target, Listener())
+        if where == "environment":
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(home / "ca.pem"))
+        else:
+            profile = "default" if where == "profile" else "x"
+            monkeypatch.setenv("AWS_PROFILE", profile)
+            write_config(home, f"ca_bundle = {home / 'ca.pem'}", profile=profile)
+        websocket = await Client(region=REGION, endpoint_url=url).connect(target, Listener())
+        websocket.close()
+        await websocket.wait_closed()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the system's store is no file")
+async def test_the_websocket_trusts_the_system_s_store_as_it_is_now(
+    authority: trustme.CA, tls: ssl.SSLContext, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp has read the store once and for all, when it was imported."""
+    authority.cert_pem.write_to_path(str(home / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(home / "ca.pem"))
+    async with serving(accept, tls) as url:
+        target = f"wss{url.removeprefix('https')}{PATH}"
+        websocket = await Client(region=REGION, endpoint_url=url).connect(target, Listener())
+        websocket.close()
+        await websocket.wait_closed()
+
+
 # -- cost
 
 
-async def test_nothing_of_aws_is_imported_before_it_is_needed() -> None:
-    program = (
-        "import sys, ssmnet.aws as a\n"
-        f"a.Client(region={REGION!r}).stream_url({STREAM_URL!r})\n"
-        "print([m for m in sys.modules if m.startswith(('botocore', 'aiobotocore'))])"
-    )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=-1)
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert out.decode().strip() == "[]"
+@pytest.mark.parametrize("profile", ["", "x"])
+async def test_nothing_of_botocore_is_imported_before_it_is_needed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """A session that was started elsewhere is opened without, given keys of the environment."""
+    write_credentials(home, "AKIDX", "x")
+    write_config(home, "output = json", profile="x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-env")
+    async with serving(accept) as url:
+        target = f"ws{url.removeprefix('http')}{PATH}"
+        program = (
+            "import asyncio, sys, ssmnet.aws as a\n"
+            f"client = a.Client(profile={profile!r}, region={REGION!r}, endpoint_url={url!r})\n"
+            "async def main():\n"
+            f"    headers = await client.upgrade_headers(client.stream_url({target!r}))\n"
+            f"    websocket = await client.connect({target!r}, None)\n"
+            "    websocket.abort()\n"
+            "    print(headers['Authorization'].split('/')[0])\n"
+            "asyncio.run(main())\n"
+            "print([m for m in sys.modules if m.startswith(('botocore', 'aiobotocore'))][:1])"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=-1)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+    signed_by, imported = out.decode().splitlines()
+    assert signed_by.endswith("=AKIDX" if profile else "=AKIDENV")
+    assert imported == ("['aiobotocore']" if profile else "[]")

@@ -21,12 +21,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "_version errors output runner parent testing.link testing.clock",
-        "events message_socket bind stream_url aws_credentials aws_errors",
+        "events message_socket bind stream_url sigv4 aws_credentials aws_errors",
         "protocol",
         "transport websocket reading",
-        "driver upgrade",
+        "driver upgrade aws_api",
         "session",
-        "forward",
+        "forward waiting",
         "pool",
         "aws loopback",
         "proxy shell stdio forwards duration target targets status metrics table",
@@ -62,8 +62,8 @@ NOT_FOR_LOOPBACK = frozenset(
 IMPORTERS: Mapping[str, frozenset[str]] = {
     "aiohttp": frozenset({"websocket", "upgrade", "loopback", "demo", "aws lazily"}),
     "yarl": frozenset({"upgrade", "loopback", "aws lazily"}),
-    "aiobotocore": frozenset({"aws"}),
-    "botocore": frozenset({"aws"}),
+    "aiobotocore": frozenset({"aws_api"}),
+    "botocore": frozenset({"aws_api"}),
     "pytest": frozenset({"testing"}),
     "pytest_asyncio": frozenset({"testing"}),
 }
@@ -280,10 +280,8 @@ GOOD = {
     "session.py": "from .protocol.channel import DataChannel\nfrom . import transport",
     "forward.py": "from .transport import StreamTransport",
     "pool.py": "from .session import Session",
-    "aws.py": (
-        "from aiobotocore.session import get_session\nimport botocore.auth\n"
-        "async def connect():\n    import aiohttp"
-    ),
+    "aws.py": "async def connect():\n    import aiohttp\n    from . import aws_api",
+    "aws_api.py": "from aiobotocore.session import get_session\nimport botocore.auth",
     "loopback/__init__.py": "from .agent import Agent",
     "loopback/agent.py": "import aiohttp\nfrom ..protocol import message, smux",
     "testing/plugin.py": "import pytest",
@@ -334,8 +332,8 @@ def test_good_sources_pass() -> None:
         ("pool.py", "async def f():\n    from aiohttp import web", "only ['aws lazily'"),
         ("aws.py", "import aiohttp", "only inside a function"),
         ("aws.py", "try:\n    import aiohttp\nexcept ImportError:\n    pass", "only inside"),
-        ("plugin.py", "import botocore.session", "only ['aws'] may"),
-        ("loopback/gateway.py", "from aiobotocore import session", "only ['aws'] may"),
+        ("plugin.py", "import botocore.session", "only ['aws_api'] may"),
+        ("loopback/gateway.py", "from aiobotocore import session", "only ['aws_api'] may"),
         ("loopback/agent.py", "import pytest", "only ['testing'] may"),
         ("cli.py", "import click", "pyproject.toml does not declare"),
         ("loopback/agent.py", "from ..protocol.stream import StreamSender", "protocol.stream"),
