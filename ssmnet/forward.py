@@ -244,6 +244,7 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._forwarders: dict[Forwarder, Dialled | None] = {}
         self._count = 0
+        self._on_end = self._ended  # one for all of them: it takes as much as half a Forwarder
         self._empty = asyncio.Event()
         self._empty.set()
         self._socket_file: tuple[Path, int] | None = None
@@ -312,7 +313,7 @@ class Listener:
 
     def _accept(self, transport: asyncio.Transport) -> None:
         self._count += 1
-        forwarder = Forwarder(self._count, self._ended)
+        forwarder = Forwarder(self._count, self._on_end)
         self._forwarders[forwarder] = None
         self._empty.clear()
         transport.set_protocol(forwarder.left)
