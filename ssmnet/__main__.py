@@ -1,6 +1,6 @@
 """``python -m ssmnet``: the command line."""
 
-from .cli import main
+from .entry import ssmnet
 
 if __name__ == "__main__":
-    main()
+    ssmnet()

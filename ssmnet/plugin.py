@@ -17,12 +17,12 @@ import contextlib
 import io
 import os
 import re
-import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import REFUSED, Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
 from .output import write
+from .signals import hold_signals, ignore_signals, take_signals
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,7 +83,7 @@ def main() -> None:
 def _start_session(arguments: list[str]) -> bool:
     """Carry the session until it ends; whether it could be started."""
     # Until the event loop takes them: a session that is just being opened is not to be left behind.
-    _hold_signals()
+    hold_signals()
     try:
         call = _read_call(arguments)
         _say(f"\nStarting session with SessionId: {call.session_id}")
@@ -144,7 +144,7 @@ async def _run(call: _Call, stop: asyncio.Event) -> None:
 
     forwarding = asyncio.ensure_future(_forward(call))
     stopping = asyncio.ensure_future(stop.wait())
-    _take_signals(stop)
+    take_signals(stop)
     watch_parent(stop.set)
     try:
         await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +158,7 @@ async def _run(call: _Call, stop: asyncio.Event) -> None:
             stopping.cancel()
             _say(_last_words(call.session_id, forwarding.result()))
     finally:
-        _ignore_signals()
+        ignore_signals()
 
 
 async def _forward(call: _Call) -> SessionClosed:
@@ -269,42 +269,6 @@ def _last_words(session_id: str, ended: SessionClosed) -> str:
 def _say(text: str) -> None:
     """Print for the caller. The forward goes on when it is gone, or does not read."""
     write(sys.stdout, text)
-
-
-def _hold_signals() -> None:
-    """Let signals wait. Nothing on Windows, where that can't be done."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-
-
-def _take_signals(stop: asyncio.Event) -> None:
-    """Have the signals that waited, and those that come, set ``stop``, and no more than that.
-
-    A second one is no reason to leave the session behind: callers that are interrupted together
-    with us pass that on. The end takes a few seconds at most.
-    """
-    if sys.platform != "win32":
-        import asyncio
-
-        from .runner import STOP_SIGNALS
-
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-
-def _ignore_signals() -> None:
-    """Nothing is left to be ended but the process, whose exit code says how the session went."""
-    if sys.platform != "win32":
-        import asyncio
-
-        from .runner import STOP_SIGNALS
-
-        for number in STOP_SIGNALS:
-            # Or else the loop, when it is closed, gives it back its default: to kill us.
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

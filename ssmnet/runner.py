@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+from .signals import STOP_SIGNALS
 
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+_T = TypeVar("_T")
 
 # Programs that are ended together pass the signal on: that is one wish, told twice.
 SECOND_SIGNAL_AFTER = 0.3

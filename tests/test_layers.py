@@ -20,13 +20,13 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "_version errors output runner parent testing.link testing.clock",
-        "events message_socket bind stream_url sigv4 aws_credentials aws_errors",
+        "_version errors output signals parent testing.link testing.clock",
+        "events runner message_socket bind stream_url sigv4 aws_credentials aws_errors",
         "protocol",
         "transport websocket reading",
         "driver upgrade aws_api",
         "session",
-        "forward waiting",
+        "forward waiting load",
         "pool",
         "aws loopback",
         "proxy shell stdio forwards duration target targets status metrics table",
@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "demo loopback_command",
         "__init__",
         "cli plugin",
+        "entry",
         "__main__",
     )
 )
