@@ -11,14 +11,14 @@ from itertools import count
 
 from perf import report
 from ssmnet.protocol.message import (
-    AcknowledgedNumber,
     AgentMessage,
     MessageType,
     PayloadType,
     acknowledge,
-    decode_json,
+    acknowledged_number,
     message_ids,
     parse,
+    serialize,
 )
 
 BURST = 64
@@ -36,24 +36,23 @@ def encoder() -> Callable[[], None]:
 
     def encode() -> None:
         for _ in range(BURST):
-            AgentMessage(
+            serialize(
                 MessageType.INPUT_STREAM_DATA,
                 PAYLOAD,
                 next(numbers),
                 PayloadType.OUTPUT,
-                message_id=next(ids),
-                created_date=DATE,
-            ).serialize()
+                0,
+                next(ids),
+                DATE,
+            )
 
     return encode
 
 
 def decoder(wire: bytes) -> Callable[[], None]:
-    view = memoryview(wire)
-
     def decode() -> None:
         for _ in range(BURST):
-            parse(view)
+            parse(wire)
 
     return decode
 
@@ -69,11 +68,9 @@ def acknowledger(message: AgentMessage) -> Callable[[], None]:
 
 
 def acknowledgement_reader(wire: bytes) -> Callable[[], None]:
-    view = memoryview(wire)
-
     def decode() -> None:
         for _ in range(BURST):
-            decode_json(parse(view).payload, AcknowledgedNumber)
+            acknowledged_number(parse(wire).payload)
 
     return decode
 

@@ -84,7 +84,6 @@ class Driver:
         self.websocket: MessageSocket | None = None
         self.heard = asyncio.Event()  # that a message has come over the present WebSocket
         self._drained = asyncio.Event()
-        self._heard = False
         self._websockets = 0
         self._owner = owner
         self._clock = clock
@@ -253,19 +252,15 @@ class Driver:
 
     # The WebSocket calls these.
 
-    def message_received(self, data: bytes) -> None:
-        """A message has come."""
-        self._heard = True
+    def messages_received(self, messages: list[bytes]) -> None:
+        """Messages have come."""
+        receive = self.channel.receive_message
         try:
-            self.channel.receive_message(data)
+            for message in messages:
+                receive(message)
         except Error as error:
             self._owner.channel_failed(error)
-
-    def burst_ended(self) -> None:
-        """All messages of one read have come."""
-        if self._heard:
-            self._heard = False
-            self.heard.set()
+        self.heard.set()
         self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
         self.flush()

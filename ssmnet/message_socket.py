@@ -49,11 +49,8 @@ class MessageSocket(Protocol):
 class Handler(Protocol):
     """Who gets what a WebSocket receives."""
 
-    def message_received(self, data: bytes) -> None:
-        """A binary message."""
-
-    def burst_ended(self) -> None:
-        """All messages of one read have been handed over."""
+    def messages_received(self, messages: list[bytes]) -> None:
+        """The binary messages that one read has brought."""
 
     def pause_writing(self) -> None:
         """The write buffer is full."""

@@ -27,7 +27,6 @@ from .events import ChannelEnded, Event, SessionReady
 from .handshake import Handshake, SessionType
 from .message import (
     PAYLOAD_SIZE,
-    AcknowledgedNumber,
     AgentMessage,
     ChannelClosed,
     Flag,
@@ -35,6 +34,7 @@ from .message import (
     OpenDataChannel,
     PayloadType,
     acknowledge,
+    acknowledged_number,
     decode_flag,
     decode_json,
     encode_flag,
@@ -55,7 +55,7 @@ SETTLING_TIME = 0.01
 
 # What goes out in one piece: enough to make one write of many messages, little enough that the
 # WebSocket can say in between that it has had enough.
-BURST = 64
+BURST = 256
 
 
 class DataChannel:
@@ -122,6 +122,10 @@ class DataChannel:
         """Take in one binary message. A view is cheapest, and must not change afterwards."""
         try:
             message = parse(data)
+            if message.message_type == MessageType.ACKNOWLEDGE:
+                self._paused = False
+                self._sender.acknowledge(acknowledged_number(message.payload))
+                return
         except RemoteProtocolError:
             self.invalid_messages += 1
             return
@@ -130,9 +134,6 @@ class DataChannel:
                 self._paused = False
                 if self._receiver.receive(message):
                     self._to_acknowledge.append(message)
-            case MessageType.ACKNOWLEDGE:
-                self._paused = False
-                self._receive_acknowledge(message)
             case MessageType.CHANNEL_CLOSED:
                 self._receive_channel_closed(message)
             case MessageType.PAUSE_PUBLICATION:
@@ -314,14 +315,6 @@ class DataChannel:
         if isinstance(port, BasicPort) and port.take_disconnect():
             flag = encode_flag(Flag.DISCONNECT_TO_PORT)
             out.append(send(PayloadType.FLAG, flag, created_date, now))
-
-    def _receive_acknowledge(self, message: AgentMessage) -> None:
-        try:
-            acknowledged = decode_json(message.payload, AcknowledgedNumber)
-        except RemoteProtocolError:
-            self.invalid_messages += 1
-        else:
-            self._sender.acknowledge(acknowledged.acknowledged_message_sequence_number)
 
     def _receive_channel_closed(self, message: AgentMessage) -> None:
         try:

@@ -84,7 +84,8 @@ class Flag(IntEnum):
 
 
 _WIRE_TYPE: dict[str, bytes] = {kind: kind.encode().ljust(32) for kind in MessageType}
-_TYPE_OF_WIRE: dict[bytes, str] = {wire: kind for kind, wire in _WIRE_TYPE.items()}
+# The names, not the members: those are slow to format.
+_TYPE_OF_WIRE: dict[bytes, str] = {kind.encode().ljust(32): kind.value for kind in MessageType}
 _TYPE_NAME = re.compile(rb"[!-~]{1,32}")
 
 
@@ -95,6 +96,7 @@ def _prefix(wire_type: bytes) -> bytes:
 
 
 _PREFIX: dict[str, bytes] = {kind: _prefix(wire) for kind, wire in _WIRE_TYPE.items()}
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNVALIDATED = (MessageType.START_PUBLICATION, MessageType.PAUSE_PUBLICATION)
 
 
@@ -283,21 +285,36 @@ class OpenDataChannel(msgspec.Struct, rename="pascal"):
         return [("client_id", self.client_id)]
 
 
-_encode_acknowledge = msgspec.json.Encoder().encode
+_ACKNOWLEDGED = {
+    kind.value: f'{{"AcknowledgedMessageType":"{kind}","AcknowledgedMessageId":"'
+    for kind in (MessageType.INPUT_STREAM_DATA, MessageType.OUTPUT_STREAM_DATA)
+}
 
 
 def acknowledge(message: AgentMessage, message_id: bytes, created_date: int) -> bytes:
-    """The wire form of the acknowledgement of ``message``."""
-    payload = _encode_acknowledge(
-        Acknowledge(message.message_type, uuid_text(message.message_id), message.sequence_number)
-    )
+    """The wire form of the acknowledgement of ``message``, a stream data message.
+
+    The JSON is that of Acknowledge, written out: there is one for each message that comes.
+    """
+    payload = (
+        f'{_ACKNOWLEDGED[message.message_type]}{uuid_text(message.message_id)}",'
+        f'"AcknowledgedMessageSequenceNumber":{message.sequence_number},'
+        '"IsSequentialMessage":true}'
+    ).encode()
     # Both reference ends set these flags (SYN and FIN) and number 0 on every acknowledgement.
-    return serialize(
-        MessageType.ACKNOWLEDGE, payload, 0, PayloadType.NONE, 3, message_id, created_date
-    )
+    return serialize(MessageType.ACKNOWLEDGE, payload, 0, 0, 3, message_id, created_date)
 
 
 _T = TypeVar("_T")
+_decode_acknowledged = msgspec.json.Decoder(AcknowledgedNumber, strict=False).decode
+
+
+def acknowledged_number(payload: Buffer) -> int:
+    """Which message an acknowledgement names. Raises RemoteProtocolError, and nothing else."""
+    try:
+        return _decode_acknowledged(payload).acknowledged_message_sequence_number
+    except _MALFORMED:
+        raise RemoteProtocolError("an acknowledgement has a malformed payload") from None
 
 
 def decode_json(payload: Buffer, kind: type[_T]) -> _T:
@@ -307,7 +324,7 @@ def decode_json(payload: Buffer, kind: type[_T]) -> _T:
     """
     try:
         return msgspec.json.decode(payload, type=kind, strict=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _MALFORMED:
         raise RemoteProtocolError(f"a message has a malformed {kind.__name__} payload") from None
 
 

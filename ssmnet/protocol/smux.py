@@ -78,7 +78,7 @@ class MuxStream:
     def __init__(self, multiplexer: Multiplexer, stream_id: int) -> None:
         self._multiplexer = multiplexer
         self._buffer = SendBuffer()
-        self._received: list[memoryview] | None = None
+        self._received: list[Buffer] | None = None
         self._waiting = True  # for a turn, or to be opened
         self._opened = False
         self._answered = False
@@ -126,12 +126,14 @@ class MuxStream:
             self._waiting = True
             self._multiplexer._turns.append(self)
 
-    def _receive(self, data: memoryview) -> None:
+    def _receive(self, data: Buffer) -> None:
         if self._closing:
             return
         if self._received is None:
-            self._received = []
-        self._received.append(data)
+            self._received = [data]
+            self._multiplexer._touched[self] = None
+        else:
+            self._received.append(data)
 
     def _receive_end(self, refused: bool) -> None:
         self._buffer.clear()
@@ -261,25 +263,23 @@ class Multiplexer:
 
         Raises RemoteProtocolError for what is no frame; the session can't go on after that.
         """
-        view = memoryview(data)
-        position, end = 0, len(view)
+        position, end = 0, len(data)
         while position < end:
             if self._remaining:
-                size = min(self._remaining, end - position)
+                piece = data[position : position + self._remaining]
                 if self._current is not None:
-                    self._current._receive(view[position : position + size])
-                    self._touched[self._current] = None
-                self._remaining -= size
-                position += size
+                    self._current._receive(piece)
+                self._remaining -= len(piece)
+                position += len(piece)
             elif self._partial_header or end - position < HEADER.size:
                 size = min(HEADER.size - len(self._partial_header), end - position)
-                self._partial_header += view[position : position + size]
+                self._partial_header += data[position : position + size]
                 position += size
                 if len(self._partial_header) == HEADER.size:
                     header, self._partial_header = self._partial_header, b""
                     self._receive_header(*HEADER.unpack(header))
             else:
-                self._receive_header(*HEADER.unpack_from(view, position))
+                self._receive_header(*HEADER.unpack_from(data, position))
                 position += HEADER.size
 
     def connect_failed(self) -> None:

@@ -161,17 +161,20 @@ class StreamSender:
         """One message has arrived. Call ``settle`` after the last of a burst."""
         sent = self._in_flight.pop(number, None)
         if sent is not None:
-            self.window.in_flight -= len(sent.wire)
+            size = len(sent.wire)
+            self.window.in_flight -= size
         elif (sent := self._lost.pop(number, None)) is not None:
+            size = len(sent.wire)
             self._came_late |= self._timed_out and sent.order >= self._first_order
         else:
             # A duplicate's: nothing new, but the path lives.
             self._heard = self._heard or number < self.next_number
             return
-        self._acknowledged_bytes += len(sent.wire)
+        self._acknowledged_bytes += size
         # While a timeout is in doubt this may be the first transmission's acknowledgement.
         order = sent.first_order if self._timed_out else sent.order
-        self._highest_acknowledged = max(self._highest_acknowledged, order)
+        if order > self._highest_acknowledged:
+            self._highest_acknowledged = order
         if not sent.repeated or self.round_trip_time.smoothed is None:
             self._newest = sent
 
@@ -323,16 +326,13 @@ class StreamReceiver:
         A duplicate must: the far end sends it again because its acknowledgement was lost.
         """
         number = message.sequence_number
-        if number > self.expected:
-            return self._keep(message)
-        if number < self.expected:
-            self.duplicates += 1
-            return True
+        if number != self.expected:
+            return self._receive_other(message)
         if not self._process(message):
             # Kept, so that it need not wait for its repetition, which is then acknowledged.
             self._keep(message)
             return False
-        self.expected += 1
+        self.expected = number + 1
         if self._waiting:
             self._discard(number)
             self.drain()
@@ -343,6 +343,12 @@ class StreamReceiver:
         while (message := self._waiting.get(self.expected)) and self._process(message):
             self._discard(self.expected)
             self.expected += 1
+
+    def _receive_other(self, message: AgentMessage) -> bool:
+        if message.sequence_number > self.expected:
+            return self._keep(message)
+        self.duplicates += 1
+        return True
 
     def _keep(self, message: AgentMessage) -> bool:
         number = message.sequence_number

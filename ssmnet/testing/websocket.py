@@ -310,16 +310,18 @@ class SimulatedWebSocket:
         self.heard = True
         size = 0
         reason: bytes | None = None
-        while self._inbox and size < READ_SIZE and self.open and reason is None:
+        messages: list[bytes] = []
+        while self._inbox and size < READ_SIZE and reason is None:
             data = self._inbox.popleft()
             size += len(data)
             if data.startswith(CLOSE):
                 reason = data[len(CLOSE) :]
             elif data != PONG:
-                self._hand_over(data)
+                self._note(data)
+                messages.append(data)
         self._inbox_size -= size
-        if self.open:
-            self._handler.burst_ended()
+        if messages:
+            self._handler.messages_received(messages)
         if self.open:
             self._observer.client_read(self._handler, self)
             self._check_answers()
@@ -329,17 +331,15 @@ class SimulatedWebSocket:
         elif self._inbox:
             self._read_soon()
 
-    def _hand_over(self, data: bytes) -> None:
+    def _note(self, data: bytes) -> None:
         kind, number = kind_and_number(data)
         if not is_intact(data):
             self._transcript.message("  < SPOILED", kind, number, len(data))
-            self._handler.message_received(data)
             return
         if kind == OUTPUT:
             self._unanswered.append(number)
         self._transcript.message("  <", kind, number, len(data))
         self._observer.client_gets(self._handler, kind, number)
-        self._handler.message_received(data)
 
     def _answer(self, number: int) -> None:
         if number in self._unanswered:

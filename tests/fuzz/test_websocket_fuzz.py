@@ -125,7 +125,7 @@ async def test_fragments_without_end_are_bounded(gateway: RawGateway, size: int)
         piece = frame(bytes(size), CONTINUATION, final=False)
         for _ in range(2 * MAX_MESSAGE_SIZE // size):
             websocket.data_received(piece)
-            if recorder.log[-1] != "burst ended":
+            if recorder.log:
                 break
         assert "too large" in (recorder.lost or "")
         assert recorder.messages == []

@@ -118,17 +118,17 @@ class Handler(Recorder):
         self.bursts = 0
         self._quits_after = quits_after
 
-    def message_received(self, data: bytes) -> None:
-        assert isinstance(data, bytes)
-        super().message_received(data)
-        if len(self.messages) == self._quits_after:
-            if self._quits_after % 2:
-                self.websocket.abort()
-            else:
-                self.websocket.close()
-
-    def burst_ended(self) -> None:
-        assert self._quits_after == 0 or len(self.messages) < self._quits_after
+    def messages_received(self, messages: list[bytes]) -> None:
+        assert messages
+        for message in messages:
+            assert isinstance(message, bytes)
+            self._note(message)
+            if len(self.messages) == self._quits_after:
+                if self._quits_after % 2:
+                    self.websocket.abort()
+                else:
+                    self.websocket.close()
+                return
         self.bursts += 1
         if self.bursts % 2:
             self.websocket.pause_reading()

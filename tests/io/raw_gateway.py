@@ -168,10 +168,9 @@ class Recorder:
         self.log: list[bytes | str] = []
         self._changed = asyncio.Event()
 
-    def message_received(self, data: bytes) -> None:
-        self._note(data)
-
-    def burst_ended(self) -> None:
+    def messages_received(self, messages: list[bytes]) -> None:
+        for message in messages:
+            self._note(message)
         self._note("burst ended")
 
     def pause_writing(self) -> None:

@@ -799,9 +799,9 @@ async def test_reading_can_be_paused(gateway: RawGateway) -> None:
 
 async def test_a_handler_may_pause_within_a_burst(gateway: RawGateway) -> None:
     class Pausing(Recorder):
-        def message_received(self, data: bytes) -> None:
-            super().message_received(data)
+        def messages_received(self, messages: list[bytes]) -> None:
             websocket.pause_reading()
+            super().messages_received(messages)
 
     async with joined(gateway, Pausing()) as (websocket, peer, recorder):
         peer.send(frame(b"one"), frame(b"two"))
@@ -848,7 +848,7 @@ async def test_a_ping_is_answered_and_heard(gateway: RawGateway) -> None:
         assert await peer.frame() == (PING, b"")
         assert not websocket.heard
         peer.send(frame(b"", PONG))
-        await recorder.until(lambda: websocket.heard)
+        await eventually(lambda: websocket.heard)
         assert recorder.lost is None
 
 
@@ -910,16 +910,16 @@ async def test_the_handler_hears_no_more(gateway: RawGateway, end: str) -> None:
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_a_handler_may_end_it_within_a_burst(gateway: RawGateway, end: str) -> None:
     class Ending(Recorder):
-        def message_received(self, data: bytes) -> None:
-            super().message_received(data)
+        def messages_received(self, messages: list[bytes]) -> None:
             getattr(websocket, end)()
+            super().messages_received(messages)
 
     async with joined(gateway, Ending()) as (websocket, peer, recorder):
         peer.send(frame(b"one"), frame(b"two"), close_frame(1000))
         await recorder.until(lambda: recorder.log)
         peer.writer.close()
         await websocket.wait_closed()
-        assert recorder.log == [b"one"]
+        assert recorder.log == [b"one", b"two", "burst ended"]
 
 
 async def test_abort_drops_what_was_written() -> None:
