@@ -1,7 +1,8 @@
 """A destination for measurements. ``python -m perf.destination`` prints its port and serves.
 
 The first byte of a connection says what is wanted, the next 8 how many bytes (0: without end):
-``e`` echoes, ``u`` takes so many bytes and answers with one, ``d`` sends so many, ``h`` is silent.
+``e`` echoes, ``u`` takes so many bytes and answers with one, ``d`` sends so many, ``n`` tells in 8
+bytes how many have been taken on all connections.
 """
 
 import asyncio
@@ -21,9 +22,10 @@ def request(what: str, size: int = 0) -> bytes:
 class Destination(asyncio.Protocol):
     """One connection."""
 
-    __slots__ = ("_left", "_started", "_transport", "_what")
+    __slots__ = ("_left", "_started", "_taken", "_transport", "_what")
 
-    def __init__(self) -> None:
+    def __init__(self, taken: list[int]) -> None:
+        self._taken = taken
         self._started = b""
         self._what = ""
         self._left = 0
@@ -40,12 +42,16 @@ class Destination(asyncio.Protocol):
             data, self._started = self._started[HEADER:], b""
             if self._what == "d":
                 self.resume_writing()
+            elif self._what == "n":
+                self._transport.write(self._taken[0].to_bytes(8))
         if self._what == "e":
             self._transport.write(data)
-        elif self._what == "u" and self._left:
-            self._left -= len(data)
-            if not self._left:
-                self._transport.write(b"!")
+        elif self._what == "u":
+            self._taken[0] += len(data)
+            if self._left:
+                self._left -= len(data)
+                if not self._left:
+                    self._transport.write(b"!")
 
     def pause_writing(self) -> None:
         self._what = "paused" if self._what == "d" else self._what
@@ -65,7 +71,8 @@ class Destination(asyncio.Protocol):
 
 async def serve() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Destination, "127.0.0.1", 0, backlog=4096)
+    taken = [0]
+    server = await loop.create_server(lambda: Destination(taken), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

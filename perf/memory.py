@@ -3,7 +3,7 @@
 ``python -m perf.memory`` opens connections through one ``ssmnet forward``, exchanges a byte over
 each, and reads the forward's private dirty memory (``Private_Dirty`` of smaps_rollup) when they are
 idle. Connections, forward, far end and destination are processes of their own. The destination is
-the calibrator: what it has for each is one bare uvloop connection with a protocol of four slots.
+the calibrator: what it has for each is one bare uvloop connection with a protocol of five slots.
 """
 
 import socket
