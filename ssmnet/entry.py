@@ -1,10 +1,12 @@
 """Where both commands begin: with the signals, before all the rest is imported.
 
-That takes a good part of a second, in which Python would answer Ctrl-C with a traceback.
+That takes a good part of a second, in which Python would answer Ctrl-C with a traceback. Nothing
+that is imported becomes garbage, so none is looked for before ``runner.run``.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from .signals import exit_on_interrupt, hold_signals, interrupt_as_usual
@@ -20,6 +22,7 @@ def ssmnet() -> None:
 
         write(sys.stdout, f"ssmnet {__version__}")
         return
+    gc.disable()
     from .cli import main
 
     interrupt_as_usual()
@@ -29,6 +32,7 @@ def ssmnet() -> None:
 def plugin() -> None:
     """The entry point of ``session-manager-plugin``; its session has been started already."""
     hold_signals()
+    gc.disable()
     from .plugin import main
 
     main()

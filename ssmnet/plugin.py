@@ -87,6 +87,8 @@ def _start_session(arguments: list[str]) -> bool:
     try:
         call = _read_call(arguments)
         _say(f"\nStarting session with SessionId: {call.session_id}")
+        # Here, because run() is the end of the imports.
+        from . import aws, forward, session  # noqa: F401
         from .runner import run
 
         run(lambda stop: _run(call, stop))

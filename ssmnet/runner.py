@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -25,7 +26,12 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     """
     _open_standard_files()
     _raise_file_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    factory = _loop_factory()
+    if not gc.isenabled():
+        # What was imported stays, and need not be looked through again and again.
+        gc.freeze()
+        gc.enable()
+    with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_with_signals(main))
 
 
