@@ -29,7 +29,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def show(name: str, rows: Sequence[Row], file: Path | None = None) -> None:
     """Print ``rows`` as a table and, for programs, as one line of JSON; write that to ``file``."""
     columns = list(rows[0])
-    texts = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
+    texts = [columns, *([text(row.get(column)) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for line in texts:
         cells = [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
@@ -52,5 +52,6 @@ def median(values: Sequence[float], digits: int = 3) -> float:
     return float(f"{statistics.median(values):.{digits}g}")
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """As it is printed."""
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,6 @@ it moves bytes as the reference client does: messages of 1,024 bytes, with 1 ms 
 What counts is the ratio of the two; the rest depends on the machine.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from perf import report
 from perf.paced_client import PacedClient
 
 MIB = 1024 * 1024
@@ -117,27 +117,27 @@ async def measure(mib: int, rounds: int, options: list[str]) -> list[Rates]:
     return found
 
 
+def row(number: int | str, rates: Rates) -> report.Row:
+    return {
+        "round": number,
+        "ssmnet MB/s": round(rates.ssmnet, 1),
+        "calibrator MB/s": round(rates.calibrator, 3),
+        "ratio": round(rates.ssmnet / rates.calibrator, 1),
+    }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=64, help="how much a round uploads")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = report.parser(__doc__)
+    parser.add_argument("--mib", type=int, help="how much a round uploads")
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--ideal", action="store_true", help="of ssmnet loopback")
     arguments = parser.parse_args()
+    mib, rounds = (16, 2) if arguments.quick else (64, 5)
     options = ["--ideal"] if arguments.ideal else []
-    found = asyncio.run(measure(arguments.mib, arguments.rounds, options))
-    print("round  ssmnet forward  calibrator   ratio")
-    for number, rates in enumerate(found, 1):
-        ratio = rates.ssmnet / rates.calibrator
-        print(f"{number:5}  {rates.ssmnet:9.1f} MB/s  {rates.calibrator:5.2f} MB/s  {ratio:6.1f}")
-    ratio = statistics.median(rates.ssmnet / rates.calibrator for rates in found)
-    result = {
-        "upload_mb_s": round(statistics.median(rates.ssmnet for rates in found), 1),
-        "calibrator_mb_s": round(statistics.median(rates.calibrator for rates in found), 3),
-        "ratio": round(ratio, 1),
-        "mib": arguments.mib,
-        "rounds": arguments.rounds,
-    }
-    print(json.dumps(result))
+    found = asyncio.run(measure(arguments.mib or mib, arguments.rounds or rounds, options))
+    rows = [row(number, rates) for number, rates in enumerate(found, 1)]
+    rows.append(row("median", Rates(*map(statistics.median, zip(*found, strict=True)))))
+    report.show("upload", rows, arguments.json)
 
 
 if __name__ == "__main__":

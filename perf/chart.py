@@ -1,0 +1,131 @@
+"""Draws charts from the rows that measurements have written, and prints these rows as Markdown.
+
+::
+
+    python3 run.py python -m perf.all --results RESULTS
+    python3 run.py --group perf python -m perf.chart RESULTS
+
+makes ``perf/charts/NAME.png`` of each ``RESULTS/NAME.json`` that has a chart, and prints a table of
+each one there is. Without matplotlib, which only the group ``perf`` brings, ``--tables`` prints.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from perf.report import Row, text
+
+CHARTS = Path(__file__).parent / "charts"
+
+
+class Panel(NamedTuple):
+    """One diagram of a chart: columns over the chart's first, which is logarithmic if it can be."""
+
+    label: str
+    columns: tuple[str, ...]
+    log: bool = True
+
+
+class Chart(NamedTuple):
+    """What is drawn over column ``x``."""
+
+    title: str
+    x: str
+    panels: tuple[Panel, ...]
+
+
+THROUGHPUT = Panel("MB/s", ("up MB/s", "down MB/s"))
+CPU = Panel("CPU µs per KiB", ("up us/KiB", "down us/KiB"))
+KNOWN = {
+    "connections": Chart(
+        "Connections of one session",
+        "connections",
+        (
+            Panel("MB/s", ("up all MB/s", "down all MB/s", "up one MB/s", "down one MB/s")),
+            Panel(
+                "CPU µs per KiB",
+                ("up all us/KiB", "down all us/KiB", "up one us/KiB", "down one us/KiB"),
+            ),
+        ),
+    ),
+    "payload_sizes": Chart("Bytes moved at a time", "bytes", (THROUGHPUT, CPU)),
+    "sessions": Chart("Sessions in one process", "sessions", (THROUGHPUT, CPU)),
+    "round_trip_times": Chart("Round trip", "round trip ms", (THROUGHPUT, CPU)),
+    "losses": Chart("Lost messages", "loss %", (THROUGHPUT, CPU)),
+    "memory": Chart(
+        "Idle connections",
+        "connections",
+        (
+            Panel("private MiB", ("private_dirty_mib",), log=False),
+            Panel(
+                "KiB per connection", ("kib_per_connection", "bare_kib_per_connection"), log=False
+            ),
+        ),
+    ),
+    "stalled_reader": Chart(
+        "Readers that read nothing",
+        "stalled readers",
+        (Panel("private MiB", ("private dirty MiB", "later"), log=False),),
+    ),
+}
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1)]
+    lines += [[text(row.get(column)) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(name: str, rows: list[Row], machine: str) -> Path:
+    """Write the chart ``name``."""
+    from matplotlib.figure import Figure
+
+    chart = KNOWN[name]
+    figure = Figure(figsize=(5 * len(chart.panels), 3.6), layout="constrained")
+    for number, panel in enumerate(chart.panels, 1):
+        axes = figure.add_subplot(1, len(chart.panels), number)
+        draw_panel(axes, chart, panel, rows)
+    figure.suptitle(f"{chart.title} ({machine})", fontsize=9)
+    file = CHARTS / f"{name}.png"
+    CHARTS.mkdir(exist_ok=True)
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+    return file
+
+
+def draw_panel(axes: Any, chart: Chart, panel: Panel, rows: list[Row]) -> None:
+    for column in panel.columns:
+        points = [(row[chart.x], row[column]) for row in rows if row.get(column) is not None]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=column)
+    xs = [float(row[chart.x] or 0) for row in rows]
+    if max(xs) > 100 * min((x for x in xs if x), default=1):
+        # Zero has its place on it, too.
+        axes.set_xscale("symlog", linthresh=min(x for x in xs if x))
+    axes.set_yscale("log" if panel.log else "linear")
+    if not panel.log:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(chart.x)
+    axes.set_ylabel(panel.label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="the folder with the JSON files")
+    parser.add_argument("--tables", action="store_true", help="tables only")
+    arguments = parser.parse_args()
+    for file in sorted(arguments.results.glob("*.json")):
+        result = json.loads(file.read_text())
+        print(f"## `{result['name']}`\n\n{result['machine']}\n\n{table(result['rows'])}\n")
+        if result["name"] in KNOWN and not arguments.tables:
+            drawn = draw(result["name"], result["rows"], result["machine"])
+            print(f"![{KNOWN[result['name']].title}](charts/{drawn.name})\n")
+
+
+if __name__ == "__main__":
+    main()
