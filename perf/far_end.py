@@ -4,7 +4,8 @@
 
 It prints the ports it listens on, for ``ws`` and for ``wss``, writes the certificate of its
 authority to CA_FILE, and ends when its standard input does. Everything is answered in one write
-for each read from the socket, in frames of its own making. The path says what a WebSocket is:
+for each read from the socket, in frames of its own making; but on the ports ``aiohttp ws`` and
+``aiohttp wss`` a server of aiohttp sends each message back. The path says what a WebSocket is:
 
 ``/raw``, ``/mux``
     a session, which ends in streams that take orders: see far_agent.py.
@@ -28,6 +29,7 @@ from typing import Protocol, cast
 
 import trustme
 import uvloop
+from aiohttp import WSMsgType, web
 from aiohttp._websocket.helpers import websocket_mask
 
 from perf.far_agent import WINDOW, Agent
@@ -193,6 +195,15 @@ def tls(ca_file: Path) -> ssl.SSLContext:
     return context
 
 
+async def echo(request: web.BaseRequest) -> web.StreamResponse:
+    websocket = web.WebSocketResponse(compress=False)
+    await websocket.prepare(request)
+    async for message in websocket:
+        if message.type is WSMsgType.BINARY:
+            await websocket.send_bytes(message.data)
+    return websocket
+
+
 async def serve(ca_file: Path) -> None:
     loop = asyncio.get_running_loop()
     failed = asyncio.Event()
@@ -202,12 +213,12 @@ async def serve(ca_file: Path) -> None:
         failed.set()
 
     loop.set_exception_handler(fail)
-    plain = await loop.create_server(Connection, HOST, 0)
-    secure = await loop.create_server(Connection, HOST, 0, ssl=tls(ca_file))
-    ports = {
-        "ws": plain.sockets[0].getsockname()[1],
-        "wss": secure.sockets[0].getsockname()[1],
-    }
+    aiohttp_server = web.Server(echo)
+    ports = {}
+    for scheme, context in (("ws", None), ("wss", tls(ca_file))):
+        for name, factory in ((scheme, Connection), (f"aiohttp {scheme}", aiohttp_server)):
+            server = await loop.create_server(factory, HOST, 0, ssl=context)
+            ports[name] = server.sockets[0].getsockname()[1]
     print(json.dumps(ports), flush=True)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

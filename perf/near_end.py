@@ -60,7 +60,8 @@ class _Grant(NamedTuple):
 
 
 class FarEnd:
-    """The far end's process, and how to reach it. ``scheme`` is ws or wss."""
+    """The far end's process, and how to reach it. ``scheme`` is ws or wss, or after ``aiohttp``
+    for the server that is aiohttp's own."""
 
     def __init__(self, ports: dict[str, int], context: ssl.SSLContext) -> None:
         self._ports = ports
@@ -68,7 +69,7 @@ class FarEnd:
 
     def url(self, scheme: str, path: str) -> str:
         """Of the WebSocket for ``path``."""
-        return f"{scheme}://{HOST}:{self._ports[scheme]}/{path}"
+        return f"{scheme.split()[-1]}://{HOST}:{self._ports[scheme]}/{path}"
 
     # A session's calls to AWS.
 

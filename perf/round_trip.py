@@ -2,8 +2,10 @@
 
 ``python -m perf.round_trip`` sends a byte on a stream of a session and waits for it to come back,
 again and again. The far end, in another process, answers each message with its acknowledgement and
-the byte. The calibrator, in the same run and with the same far end, is aiohttp alone, whose message
-of the same size is sent back. Turns are interleaved; medians of the times of all exchanges.
+the byte, in one write. The calibrator, in the same run, is aiohttp alone at both ends, which has a
+message of the same size sent back. Turns are interleaved; medians of the times of all exchanges.
+``fast far end`` is aiohttp against the far end that the sessions have, but with nothing in the
+messages: what an ideal client could come near to.
 
 ``stream`` is an application's own protocol on the session's transport. ``forward`` is another
 process whose TCP connection is forwarded: two more hops each way, which the calibrator has not.
@@ -25,8 +27,8 @@ from perf.far_agent import ORDER
 from perf.near_end import FarEnd
 from ssmnet.session import Session
 
-# An AgentMessage around a smux frame around the order to send the byte back and the byte.
-MESSAGE = bytes(120 + 8 + ORDER.size + 1)
+# An AgentMessage around a smux frame around one byte.
+MESSAGE = bytes(120 + 8 + 1)
 # Exchanges in a row, before the next one's turn.
 TURN = 100
 Turn = Callable[[], Awaitable[list[float]]]
@@ -43,11 +45,12 @@ class Exchanger(asyncio.Protocol):
 
     async def take_turn(self) -> list[float]:
         loop = asyncio.get_running_loop()
+        self._transport.write(ORDER.pack(b"E", TURN))
         times = []
         for _ in range(TURN):
             began = time.perf_counter()
             self._answered = loop.create_future()
-            self._transport.write(ORDER.pack(b"E", 1) + b"x")
+            self._transport.write(b"x")
             await self._answered
             times.append(time.perf_counter() - began)
         return times
@@ -65,9 +68,11 @@ async def exchange_bare(websocket: aiohttp.ClientWebSocketResponse) -> list[floa
 
 async def prepare(stack: AsyncExitStack, far_end: FarEnd, scheme: str) -> dict[str, Turn]:
     """Everybody who takes turns."""
-    websocket = await stack.enter_async_context(far_end.bare(scheme))
-    await websocket.send_str("E")
-    turns: dict[str, Turn] = {"bare": partial(exchange_bare, websocket)}
+    turns: dict[str, Turn] = {}
+    for name, server in (("aiohttp", f"aiohttp {scheme}"), ("fast far end", scheme)):
+        websocket = await stack.enter_async_context(far_end.bare(server))
+        await websocket.send_str("E")
+        turns[name] = partial(exchange_bare, websocket)
     for kind in ("raw", "mux"):
         session: Session = await stack.enter_async_context(far_end.session(scheme, kind))
         exchanger = Exchanger()
@@ -89,14 +94,14 @@ async def measure(scheme: str, rounds: int) -> list[report.Row]:
                     times = await take_turn()
                 if number:  # the first warms caches
                     found[name] += times
-    bare = report.median(found["bare"], 6)
+    bare = report.median(found["aiohttp"], 6)
     return [
         {
             "over": "TLS" if scheme == "wss" else "plain",
             "what": name,
             "p50 us": report.median([one * 1e6 for one in times]),
             "p99 us": report.median([sorted(times)[len(times) * 99 // 100] * 1e6]),
-            "vs bare": report.median([report.median(times, 6) / bare]),
+            "vs aiohttp": report.median([report.median(times, 6) / bare]),
         }
         for name, times in found.items()
     ]
