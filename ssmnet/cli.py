@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import sys
@@ -20,6 +19,8 @@ from .output import abandon
 from .status import Output, printer, tell, tell_traceback, warn
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .aws import Client
 
 _T = TypeVar("_T")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _T = TypeVar("_T")
 

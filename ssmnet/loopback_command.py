@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -17,6 +16,7 @@ from .errors import ListenError, UsageError
 from .status import tell
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
 # These settings would lead an AWS client past the loopback's own.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +24,9 @@ from .events import (
     Resuming,
 )
 from .output import can_write, is_pipe, write
+
+if TYPE_CHECKING:
+    import asyncio
 
 # Events kept for a reader that is slow. 500 connections at once are more than a pipe holds.
 MAX_WAITING = 10_000
@@ -45,13 +48,16 @@ class JsonPrinter:
     """Prints events as lines of JSON, and keeps some for a reader that is slow."""
 
     def __init__(self, stop: asyncio.Event) -> None:
+        from asyncio import get_running_loop  # here, because the command's help needs no loop
+
+        self._loop = get_running_loop()
         self._stop = stop
         self._waiting: deque[Event] = deque()
         self._dropped = 0
         self._watching = False
         if sys.stdout is not None and is_pipe(sys.stdout):
             # A pipe that is written to becomes readable when its reader is gone, and not before.
-            asyncio.get_running_loop().add_reader(sys.stdout, self._reader_gone)
+            self._loop.add_reader(sys.stdout, self._reader_gone)
 
     def __call__(self, event: Event) -> None:
         """Print ``event``, in its turn."""
@@ -66,7 +72,7 @@ class JsonPrinter:
 
     def _reader_gone(self) -> None:
         # The program that follows this one has ended: so should we, or nobody ever ends us.
-        asyncio.get_running_loop().remove_reader(sys.stdout)
+        self._loop.remove_reader(sys.stdout)
         self._stop.set()
 
     def _print_waiting(self) -> None:
@@ -78,11 +84,10 @@ class JsonPrinter:
             self._watch()
 
     def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
         if self._watching:
-            loop.add_writer(sys.stdout, self._print_waiting)
+            self._loop.add_writer(sys.stdout, self._print_waiting)
         else:
-            loop.remove_writer(sys.stdout)
+            self._loop.remove_writer(sys.stdout)
 
 
 def tell(text: str) -> None:

@@ -43,6 +43,23 @@ def test_the_version(command: list[str | Path]) -> None:
     assert (done.stdout, done.stderr) == (f"ssmnet {__version__}\n", "")
 
 
+def test_the_help_loads_nothing_of_what_sessions_need() -> None:
+    """It is asked for again and again; the event loop alone would take as long to import."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ssmnet", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.split("\n")
+    }
+    assert "typer" in imported
+    assert not imported & {"aiobotocore", "aiohttp", "asyncio", "botocore", "ssl", "uvloop"}
+
+
 COMMANDS = [
     command.callback.__name__ for command in cli.app.registered_commands if command.callback
 ]
