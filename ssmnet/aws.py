@@ -43,9 +43,6 @@ _MAX_PAGES = 200
 # run a credential process each; too short to miss a new login.
 _FRESH = 5.0
 
-# As aiohttp found it: it makes its context when it is imported.
-_SYSTEM_STORE = ssl.get_default_verify_paths()
-
 
 class StartedSession(msgspec.Struct, frozen=True):
     """What StartSession and ResumeSession answer.
@@ -128,11 +125,13 @@ class Client:
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
-        """What the WebSocket verifies its peer with: AWS_CA_BUNDLE, or else the system's CAs."""
+        """What the WebSocket verifies its peer with: AWS_CA_BUNDLE, or else the system's CAs.
+
+        Where the system has none, those that API calls trust.
+        """
         if not self._ca_bundle:
             context = ssl.create_default_context()
-            # No system store here, or one that shows only when used: add what API calls trust.
-            if not context.cert_store_stats()["x509_ca"]:
+            if not context.cert_store_stats()["x509_ca"] and not upgrade.has_store():
                 from .aws_api import certificates
 
                 context.load_verify_locations(certificates())
@@ -243,7 +242,7 @@ class Client:
         """Open the signed WebSocket of a data channel. Raises ConnectError."""
         headers = await self.upgrade_headers(stream_url)
         context = None
-        if stream_url.startswith("wss:") and (self._ca_bundle or not _aiohttp_trusts_the_system()):
+        if stream_url.startswith("wss:") and (self._ca_bundle or not upgrade.trusts_system()):
             context = self.ssl_context
         return await upgrade.connect(stream_url, handler, headers=headers, ssl_context=context)
 
@@ -338,12 +337,6 @@ class Client:
         from .aws_api import Botocore
 
         return Botocore(self._profile)
-
-
-def _aiohttp_trusts_the_system() -> bool:
-    """Whether its own context does for the WebSocket: another like it takes long to make."""
-    store = ssl.get_default_verify_paths()
-    return store.cafile is not None and store == _SYSTEM_STORE
 
 
 def _online_target(info: Mapping[str, str]) -> OnlineTarget:

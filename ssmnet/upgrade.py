@@ -18,6 +18,9 @@ from .websocket import WebSocket
 
 CONNECT_TIMEOUT = 15.0
 
+# As aiohttp found the system's CAs: it makes its TLS context when it is imported.
+_STORE_AT_IMPORT = ssl.get_default_verify_paths()
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -31,7 +34,8 @@ async def connect(
 ) -> WebSocket:
     """Open a WebSocket to a ``ws`` or ``wss`` URL. Raises ConnectError.
 
-    HTTPS_PROXY and its like are honoured. ``timeout`` is in seconds.
+    Without ``ssl_context`` it trusts as aiohttp does: see ``trusts_system``. HTTPS_PROXY and its
+    like are honoured. ``timeout`` is in seconds.
     """
     # HTTPS_PROXY is looked up by the scheme https. The signature covers the URL as it is written.
     http_url = URL(url.replace("ws", "http", 1), encoded=True)
@@ -50,6 +54,19 @@ async def connect(
         if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
             raise ConnectError(f"cannot reach the gateway: {_explain(error)}") from error
         raise
+
+
+def trusts_system() -> bool:
+    """Whether aiohttp's own TLS context has the system's CAs; another takes long to make."""
+    return has_store() and ssl.get_default_verify_paths() == _STORE_AT_IMPORT
+
+
+def has_store() -> bool:
+    """Whether the system keeps CAs in a file or a folder. Windows does in neither."""
+    store = ssl.get_default_verify_paths()
+    if store.cafile is not None or store.capath is None:
+        return store.cafile is not None
+    return any(name.endswith(".0") for name in os.listdir(store.capath))
 
 
 async def _upgrade(

@@ -9,8 +9,10 @@ import hmac
 import json
 import logging
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -1148,6 +1150,52 @@ async def test_the_websocket_trusts_the_system_s_store_as_it_is_now(
         websocket = await Client(region=REGION, endpoint_url=url).connect(target, Listener())
         websocket.close()
         await websocket.wait_closed()
+
+
+def hashed_name(certificate: Path) -> str:
+    """Its name in a folder of certificates."""
+    command = ("openssl", "x509", "-noout", "-hash", "-in", str(certificate))
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=30)
+    return f"{done.stdout.strip()}.0"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="it names the files of the folder")
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("store", "imported"), [("file", "False"), ("folder", "False"), ("none", "True")]
+)
+async def test_where_the_system_keeps_its_cas(
+    authority: trustme.CA,
+    tls: ssl.SSLContext,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: str,
+    imported: str,
+) -> None:
+    """In a file, in a folder, or nowhere: then botocore's are trusted, which do not know ours."""
+    (home / "store").mkdir()
+    monkeypatch.setenv("SSL_CERT_DIR", str(home / "store"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(home / "store.pem"))
+    authority.cert_pem.write_to_path(str(home / "ca.pem"))
+    if store == "file":
+        (home / "ca.pem").rename(home / "store.pem")
+    elif store == "folder":
+        (home / "ca.pem").rename(home / "store" / hashed_name(home / "ca.pem"))
+    async with serving(accept, tls) as url:
+        target = f"wss{url.removeprefix('https')}{PATH}"
+        program = (
+            "import asyncio, sys, ssmnet.aws as a\n"
+            f"client = a.Client(region={REGION!r}, endpoint_url={url!r})\n"
+            "async def main():\n"
+            "    try:\n"
+            f"        (await client.connect({target!r}, None)).abort()\n"
+            "    except a.Error as error:\n"
+            "        return type(error).__name__\n"
+            "print(asyncio.run(main()), 'botocore' in sys.modules)"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=-1)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert out.decode().split() == ["ConnectError" if store == "none" else "None", imported]
 
 
 # -- cost
