@@ -57,6 +57,11 @@ SETTLING_TIME = 0.01
 # WebSocket can say in between that it has had enough.
 BURST = 256
 
+# Looked up for each message: an enum's member is slow to get at, and to compare.
+_ACKNOWLEDGE = MessageType.ACKNOWLEDGE.value
+_OUTPUT_STREAM_DATA = MessageType.OUTPUT_STREAM_DATA.value
+_OUTPUT = PayloadType.OUTPUT.value
+
 
 class DataChannel:
     """One session with an agent. Times are in seconds, on any clock that does not go back.
@@ -119,21 +124,22 @@ class DataChannel:
         return msgspec.json.encode(first).decode()
 
     def receive_message(self, data: Buffer) -> None:
-        """Take in one binary message. A view is cheapest, and must not change afterwards."""
+        """Take in one binary message, which must not change afterwards."""
         try:
             message = parse(data)
-            if message.message_type == MessageType.ACKNOWLEDGE:
+            if message.message_type == _ACKNOWLEDGE:
                 self._paused = False
                 self._sender.acknowledge(acknowledged_number(message.payload))
                 return
         except RemoteProtocolError:
             self.invalid_messages += 1
             return
+        if message.message_type == _OUTPUT_STREAM_DATA:
+            self._paused = False
+            if self._receiver.receive(message):
+                self._to_acknowledge.append(message)
+            return
         match message.message_type:
-            case MessageType.OUTPUT_STREAM_DATA:
-                self._paused = False
-                if self._receiver.receive(message):
-                    self._to_acknowledge.append(message)
             case MessageType.CHANNEL_CLOSED:
                 self._receive_channel_closed(message)
             case MessageType.PAUSE_PUBLICATION:
@@ -327,11 +333,12 @@ class DataChannel:
 
     def _process(self, message: AgentMessage) -> bool:
         """Take the next message of the agent's stream, unless there is nobody to take it yet."""
+        if message.payload_type == _OUTPUT:
+            if self.port is None or not self.ready or not self.port.ready:
+                return False
+            self.port.receive(message.payload)
+            return True
         match message.payload_type:
-            case PayloadType.OUTPUT:
-                if self.port is None or not self.ready or not self.port.ready:
-                    return False
-                self.port.receive(message.payload)
             case PayloadType.HANDSHAKE_REQUEST if not self.ready:
                 response = self.handshake.receive_request(message.payload)
                 self._control.append((PayloadType.HANDSHAKE_RESPONSE, response))

@@ -18,6 +18,7 @@ Layout, all integers big-endian::
 from __future__ import annotations
 
 import re
+from binascii import hexlify
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from hashlib import sha256
@@ -84,6 +85,8 @@ class Flag(IntEnum):
 
 
 _WIRE_TYPE: dict[str, bytes] = {kind: kind.encode().ljust(32) for kind in MessageType}
+# The parts of a UUID in hexadecimal, its halves swapped.
+_UUID = Struct("4s12s8s4s4s")
 # The names, not the members: those are slow to format.
 _TYPE_OF_WIRE: dict[bytes, str] = {kind.encode().ljust(32): kind.value for kind in MessageType}
 _TYPE_NAME = re.compile(rb"[!-~]{1,32}")
@@ -243,8 +246,12 @@ def message_ids(seed: bytes) -> Iterator[bytes]:
 
 def uuid_text(message_id: bytes) -> str:
     """The text of an id as it is on the wire: its two halves are swapped there."""
-    text = message_id.hex()
-    return f"{text[16:24]}-{text[24:28]}-{text[28:]}-{text[:4]}-{text[4:16]}"
+    return _uuid(message_id).decode()
+
+
+def _uuid(message_id: bytes) -> bytes:
+    sequence, node, low, middle, high = _UUID.unpack(hexlify(message_id))
+    return b"-".join((low, middle, high, sequence, node))
 
 
 class Acknowledge(msgspec.Struct, rename="pascal", gc=False):
@@ -286,7 +293,7 @@ class OpenDataChannel(msgspec.Struct, rename="pascal"):
 
 
 _ACKNOWLEDGED = {
-    kind.value: f'{{"AcknowledgedMessageType":"{kind}","AcknowledgedMessageId":"'
+    kind.value: f'{{"AcknowledgedMessageType":"{kind}","AcknowledgedMessageId":"'.encode()
     for kind in (MessageType.INPUT_STREAM_DATA, MessageType.OUTPUT_STREAM_DATA)
 }
 
@@ -296,11 +303,14 @@ def acknowledge(message: AgentMessage, message_id: bytes, created_date: int) -> 
 
     The JSON is that of Acknowledge, written out: there is one for each message that comes.
     """
-    payload = (
-        f'{_ACKNOWLEDGED[message.message_type]}{uuid_text(message.message_id)}",'
-        f'"AcknowledgedMessageSequenceNumber":{message.sequence_number},'
-        '"IsSequentialMessage":true}'
-    ).encode()
+    payload = b"".join(
+        (
+            _ACKNOWLEDGED[message.message_type],
+            _uuid(message.message_id),
+            b'","AcknowledgedMessageSequenceNumber":%d' % message.sequence_number,
+            b',"IsSequentialMessage":true}',
+        )
+    )
     # Both reference ends set these flags (SYN and FIN) and number 0 on every acknowledgement.
     return serialize(MessageType.ACKNOWLEDGE, payload, 0, 0, 3, message_id, created_date)
 

@@ -48,6 +48,9 @@ class Command(IntEnum):
     NOP = 3
 
 
+_PSH = Command.PSH.value  # looked up for each frame, an enum's member is slow
+
+
 def frame(command: Command, stream_id: int, data: Buffer = b"") -> bytes:
     """One frame as it goes over the wire; at most 65,535 bytes of data."""
     return b"".join((HEADER.pack(VERSION, command, len(data), stream_id), data))
@@ -130,10 +133,9 @@ class MuxStream:
         if self._closing:
             return
         if self._received is None:
-            self._received = [data]
-            self._multiplexer._touched[self] = None
-        else:
-            self._received.append(data)
+            self._received = []
+        self._received.append(data)
+        self._multiplexer._touched[self] = None
 
     def _receive_end(self, refused: bool) -> None:
         self._buffer.clear()
@@ -320,13 +322,14 @@ class Multiplexer:
         stream = self._streams.get(stream_id)
         if stream is not None and not stream._opened:
             stream = None
-        if command == Command.PSH:
+        if command == _PSH:
             self._remaining = length
             self._current = stream
-            if stream is not None and length:
-                self._answered(stream)
-                stream._answered = True
+            if length and stream is not None:
                 self.refusals = 0
+                if not stream._answered:
+                    stream._answered = True
+                    self._answered(stream)
         elif length or command > Command.NOP:
             raise RemoteProtocolError(f"the agent sent a malformed smux frame, command {command}")
         elif command == Command.FIN and stream is not None:
