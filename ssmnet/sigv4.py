@@ -53,11 +53,12 @@ def sign(
     scope = [stamp[:8], region, service, "aws4_request"]
     text = [_ALGORITHM, stamp, "/".join(scope), sha256("\n".join(request).encode()).hexdigest()]
     key = f"AWS4{credentials.secret_key}".encode()
-    for part in (*scope, "\n".join(text)):
+    for part in scope:
         key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.new(key, "\n".join(text).encode(), "sha256").hexdigest()
     added["Authorization"] = (
         f"{_ALGORITHM} Credential={credentials.access_key}/{'/'.join(scope)}, "
-        f"SignedHeaders={names}, Signature={key.hex()}"
+        f"SignedHeaders={names}, Signature={signature}"
     )
     return added
 
