@@ -61,7 +61,7 @@ class Destination(asyncio.Protocol):
             return
         self._what = "d"
         endless = not self._left
-        while self._what == "d" and (endless or self._left):
+        while self._what == "d" and not self._transport.is_closing() and (endless or self._left):
             piece = PIECE if endless else PIECE[: self._left]
             self._left = max(0, self._left - len(piece))
             self._transport.write(piece)

@@ -16,9 +16,9 @@ from perf.memory import open_connections
 
 CONNECTIONS = (0, 1, 1000)
 SECONDS = 60.0
-QUICK_SECONDS = 6.0
+QUICK_SECONDS = 4.0
 # Until the last acknowledgements are in and every timer is set anew.
-SETTLING_TIME = 3.0
+SETTLING_TIME = 2.0
 
 
 def wake_ups(pid: int) -> int:

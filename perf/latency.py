@@ -70,7 +70,11 @@ def measure(rounds: int, seconds: float) -> list[report.Row]:
         for _ in range(rounds):
             for way, port in ports.items():
                 for load in LOADS:
-                    found, rate = beside(load, port, seconds)
+                    try:
+                        found, rate = beside(load, port, seconds)
+                    except OSError as error:
+                        error.add_note(f"through {WAYS[way]}, beside {load}")
+                        raise
                     times.setdefault((way, load), []).extend(found)
                     if rate is not None:
                         rates.setdefault((way, load), []).append(rate)

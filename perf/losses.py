@@ -46,7 +46,7 @@ def row(loss: float, found: dict[tuple[float, str], list[Moved]]) -> report.Row:
 
 def main() -> None:
     arguments = report.parser(__doc__).parse_args()
-    rows = measure(QUICK_LOSSES, 3.0, 1) if arguments.quick else measure(LOSSES, 10.0, 3)
+    rows = measure(QUICK_LOSSES, 2.0, 1) if arguments.quick else measure(LOSSES, 10.0, 3)
     report.show("losses", rows, arguments.json)
 
 

@@ -3,7 +3,7 @@
 ``python -m perf.stalled_reader`` begins endless downloads through one ``ssmnet forward``, one after
 the other, and reads nothing of them. A session that somebody does not read keeps up to 4 MiB and
 then reads nothing more; the next connection gets another session, up to a limit of sessions. The
-forward's private dirty memory must be the same a while later: ``later`` is after ten times as long.
+forward's private dirty memory must be the same a while later: ``later`` is five times as long.
 The last row has all readers gone. Four processes: this one, forward, far end and destination.
 """
 
@@ -35,7 +35,7 @@ def measure(steps: tuple[int, ...], filling_time: float) -> list[report.Row]:
                 time.sleep(filling_time)
             used = private_dirty(forward.pid)
             if number == steps[-1] or number == 1:
-                time.sleep(9 * filling_time)
+                time.sleep(4 * filling_time)
                 rows.append(row(number, used, private_dirty(forward.pid)))
             else:
                 rows.append(row(number, used, None))
