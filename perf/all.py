@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,8 @@ NAMES = (
 # No measurement is to take longer, in seconds.
 TIMEOUT = 3600.0
 QUICK_TIMEOUT = 120.0
+# For one that is interrupted to end its own programs.
+GRACE_TIME = 30.0
 
 
 def run(name: str, *, quick: bool, file: Path) -> report.Row:
@@ -42,20 +45,28 @@ def run(name: str, *, quick: bool, file: Path) -> report.Row:
     print(f"\n== {name}", flush=True)
     command = [sys.executable, "-m", f"perf.{name}", "--json", str(file)]
     began = time.perf_counter()
+    process = subprocess.Popen([*command, "--quick"] if quick else command)
     try:
-        status: int | None = subprocess.run(
-            [*command, "--quick"] if quick else command,
-            timeout=QUICK_TIMEOUT if quick else TIMEOUT,
-            check=False,
-        ).returncode
+        status: int | None = process.wait(QUICK_TIMEOUT if quick else TIMEOUT)
     except subprocess.TimeoutExpired:
         status = None
+        end(process)
     seconds = round(time.perf_counter() - began, 1)
     rows = len(json.loads(file.read_text())["rows"]) if file.exists() else 0
     outcome = "took too long" if status is None else f"failed, {status}" if status else "done"
     if outcome == "done" and not rows:
         outcome = "failed, no rows"
     return {"measurement": name, "outcome": outcome, "rows": rows, "seconds": seconds}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does, so that it ends what it has started."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(GRACE_TIME)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:

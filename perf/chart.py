@@ -5,8 +5,10 @@
     python3 run.py python -m perf.all --results RESULTS
     python3 run.py --group perf python -m perf.chart RESULTS
 
-makes ``perf/charts/NAME.png`` of each ``RESULTS/NAME.json`` that has a chart, and prints a table of
-each one there is. Without matplotlib, which only the group ``perf`` brings, ``--tables`` prints.
+makes ``perf/charts/NAME.png`` of each ``RESULTS/NAME.json`` that has a chart, and puts the table of
+each into perf/README.md, where that has a place for it: between the lines ``<!-- NAME -->`` and
+``<!-- /NAME -->``. Other tables are printed. ``--tables`` needs no matplotlib, which only the group
+``perf`` brings, and draws nothing.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 from perf.report import Row, text
 
 CHARTS = Path(__file__).parent / "charts"
+README = Path(__file__).parent / "README.md"
 
 
 class Panel(NamedTuple):
@@ -79,6 +82,16 @@ def table(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def place(readme: str, name: str, lines: str) -> tuple[str, bool]:
+    """Replace what ``readme`` has between a measurement's two marks, if it has them."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = readme.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        return readme, False
+    return f"{before}{begin}\n{lines}\n\n{end}{after}", True
+
+
 def draw(name: str, rows: list[Row], machine: str) -> Path:
     """Write the chart ``name``."""
     from matplotlib.figure import Figure
@@ -119,12 +132,15 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="the folder with the JSON files")
     parser.add_argument("--tables", action="store_true", help="tables only")
     arguments = parser.parse_args()
+    readme = README.read_text()
     for file in sorted(arguments.results.glob("*.json")):
         result = json.loads(file.read_text())
-        print(f"## `{result['name']}`\n\n{result['machine']}\n\n{table(result['rows'])}\n")
-        if result["name"] in KNOWN and not arguments.tables:
-            drawn = draw(result["name"], result["rows"], result["machine"])
-            print(f"![{KNOWN[result['name']].title}](charts/{drawn.name})\n")
+        name, rows = result["name"], result["rows"]
+        readme, placed = place(readme, name, table(rows))
+        print(f"{name}: in {README.name}" if placed else f"\n{name}:\n\n{table(rows)}\n")
+        if name in KNOWN and not arguments.tables:
+            print(draw(name, rows, result["machine"]))
+    README.write_text(readme)
 
 
 if __name__ == "__main__":
