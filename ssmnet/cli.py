@@ -123,6 +123,15 @@ def forward(
     check: Annotated[
         bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
     ] = False,
+    sessions: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Share the connections among up to so many sessions, each of which has a speed of "
+            "its own; auto is 4. They are started as connections ask for them, one ahead, and "
+            "closed after a minute without use. On AWS each counts against a quota.",
+        ),
+    ] = "1",
     no_restart: Annotated[
         bool, typer.Option("--no-restart", help="End with the session instead of starting another.")
     ] = False,
@@ -173,7 +182,7 @@ def forward(
     """
     from .forwards import check_distinct, make_forward, parse_forward
     from .targets import pick_target
-    from .up import Request, run_forwards
+    from .up import Request, parse_sessions, run_forwards
 
     wanted = [parse_forward(text, bind) for text in forwards or ()]
     if remote is not None or (document is not None and not wanted):
@@ -186,6 +195,7 @@ def forward(
             warn(f"listening on {', '.join(one.bind)}: all that can reach it can use the forward")
     parameters = _parameters(parameter, document)
 
+    width = parse_sessions(sessions)
     chosen = target or pick_target(profile, region, endpoint_url)
 
     async def main(stop: asyncio.Event) -> bool:
@@ -196,6 +206,7 @@ def forward(
                 document,
                 parameters,
                 check,
+                sessions=width,
                 max_restarts=0 if no_restart else max_restarts,
                 max_session_age=max_session_age,
                 resume_timeout=resume_timeout,

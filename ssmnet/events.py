@@ -66,6 +66,20 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted", tag_field="event")
     seconds: float
 
 
+class Widened(msgspec.Struct, frozen=True, tag="widened", tag_field="event"):
+    """There is another session for the connections to share; so many ``sessions`` now."""
+
+    session_id: str
+    sessions: int
+
+
+class Narrowed(msgspec.Struct, frozen=True, tag="narrowed", tag_field="event"):
+    """A session that was not used for a while is closed; so many ``sessions`` are left."""
+
+    session_id: str
+    sessions: int
+
+
 class Dropped(msgspec.Struct, frozen=True, tag="dropped", tag_field="event"):
     """So many events before this one were not told: their reader did not read."""
 
@@ -87,6 +101,8 @@ Event = (
     | Resumed
     | Restarting
     | Restarted
+    | Widened
+    | Narrowed
     | Dropped
     | Closed
 )

@@ -7,6 +7,9 @@ they were complete, and new ones wait for the next session.
 A session that lives may be no good for new connections either: nothing gets through it, because one
 destination does not read; what it resolved once is not where the destination is now; it is older
 than somebody wants it to be. It keeps the connections it has, and is closed after the last of them.
+
+A pool that may be wider than one session has as many as its connections ask for, one of them to
+spare: a new connection gets the one with the least traffic, and waits for none to be started.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import islice
 from random import Random, SystemRandom
 from typing import Any
 
-from .errors import ConnectError, Error, LocalProtocolError, SessionClosed
-from .events import Event, Restarted, Restarting
+from .errors import Error, LocalProtocolError, SessionClosed
+from .events import Event, Narrowed, Restarted, Restarting, Widened
+from .load import Load
 from .protocol.reconnect import MAX_REFUSALS, Restarts, Unfit
 from .session import DRAIN_TIMEOUT, Session
 from .transport import StreamTransport
+from .waiting import Waiting
 
 logger = logging.getLogger("ssmnet.pool")
 
@@ -35,50 +41,17 @@ LOOK_AGAIN_TIME = 0.5
 RETIRED_DRAIN_TIMEOUT = 600.0
 # And where there are too many such sessions.
 FORCED_DRAIN_TIMEOUT = 1.0
-# Each destination that does not read takes a session out of use; somewhere that ends.
+# Each destination that does not read takes a session out of use; somewhere that ends. A wider pool
+# may have as many more as it is wider.
 MAX_SESSIONS = 8
-
-
-class Waiting:
-    """A connection that waits for a session. ``abort`` it when it is not needed any more."""
-
-    def __init__(self, protocol: asyncio.Protocol, forget: Callable[[Waiting], None]) -> None:
-        self.protocol = protocol
-        self._forget = forget
-        self._transport: StreamTransport | None = None
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WAIT_TIMEOUT, self._expire)
-
-    def use(self, session: Session) -> None:
-        """There is a session."""
-        self._timer.cancel()
-        try:
-            self._transport = session.create_stream(self.protocol)
-        except Error as error:
-            self.protocol.connection_lost(error)
-
-    def fail(self, error: Error) -> None:
-        """There will be none."""
-        self._timer.cancel()
-        self.protocol.connection_lost(error)
-
-    def abort(self) -> None:
-        """The connection is gone."""
-        self._timer.cancel()
-        self._forget(self)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _expire(self) -> None:
-        self._forget(self)
-        self.fail(ConnectError(f"there was no session within {WAIT_TIMEOUT:g} s"))
 
 
 class SessionPool:
     """Sessions to one destination.
 
-    ``start`` opens a session, ready for use. ``max_restarts`` bounds how many may follow the first;
-    None for no bound. After ``max_age`` seconds a session gets no more connections, nor after
+    ``start`` opens a session, ready for use. Up to ``width`` of them share the connections.
+    ``max_restarts`` bounds how many may be started because one is over or no good; None for no
+    bound. After ``max_age`` seconds a session gets no more connections, nor after
     ``max_refusals`` in a row: useful where the target looks up a name once per session.
     """
 
@@ -87,6 +60,7 @@ class SessionPool:
         start: Callable[[], Awaitable[Session]],
         on_event: Callable[[Event], None],
         *,
+        width: int = 1,
         max_restarts: int | None = None,
         max_age: float | None = None,
         max_refusals: int | None = MAX_REFUSALS,
@@ -98,13 +72,24 @@ class SessionPool:
         self._max_age = max_age
         self._max_refusals = max_refusals
         self._clock = clock
-        self._restarts = Restarts((random or SystemRandom()).random, limit=max_restarts)
+        random = random or SystemRandom()
+        self._restarts = Restarts(random.random, limit=max_restarts)
+        self._load = Load(
+            width,
+            fit=self._fit,
+            widen=self._widen,
+            narrow=self._narrow,
+            clock=clock,
+            random=random,
+        )
+        self._most = MAX_SESSIONS + width - 1
         self._loop = asyncio.get_running_loop()
         self._sessions: list[Session] = []  # the newest last
         self._retired: dict[Session, None] = {}  # with last bytes on their way; the oldest first
         self._newest_id = ""
         self._waiting: dict[Waiting, None] = {}
         self._starting: asyncio.Task[None] | None = None
+        self._widening = False  # what is being started is for the load, and others do meanwhile
         self._failing = False  # to start
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -143,10 +128,11 @@ class SessionPool:
         """
         if self._ended.done():
             raise self._ended.result()
+        self._load.dialled()
         session = self._choose()
         if session is not None and session.has_room and not self._waiting:
             return session.create_stream(protocol)
-        waiting = Waiting(protocol, self._forget)
+        waiting = Waiting(protocol, self._forget, WAIT_TIMEOUT)
         self._waiting[waiting] = None
         self._await_room()
         return waiting
@@ -155,7 +141,6 @@ class SessionPool:
         """End everything; the sessions are terminated. For ``drain`` see Session.close."""
         self._end(SessionClosed("closed"))
         if self._starting is not None:
-            self._starting.cancel()
             await asyncio.wait((self._starting,))
         for session in (*self._sessions, *self._retired):
             self._spawn(session.close(drain=drain))
@@ -166,9 +151,10 @@ class SessionPool:
 
     def _choose(self) -> Session | None:
         """The session for the next connection; None when it has to wait for another to start."""
-        fittest = self._fittest()
-        if fittest is not None or not self._sessions:
-            return fittest
+        if fit := self._fit():
+            return min(fit, key=self._preference)
+        if not self._sessions:
+            return None
         newest = self._sessions[-1]
         unfit = self._unfitness(newest)
         if unfit is None or (self._starting is None and not self._replace(unfit)):
@@ -177,10 +163,13 @@ class SessionPool:
         usable = unfit is Unfit.OLD or (unfit is Unfit.REFUSED and self._failing)
         return newest if usable else None
 
-    def _fittest(self) -> Session | None:
-        """The newest session that nothing speaks against."""
+    def _fit(self) -> list[Session]:
+        """The newest sessions that nothing speaks against, as many as the pool is wide."""
         fit = (session for session in reversed(self._sessions) if not self._unfitness(session))
-        return next(fit, None)
+        return list(islice(fit, self._load.most))
+
+    def _preference(self, session: Session) -> tuple[bool, float]:
+        return not session.has_room, self._load.of(session)
 
     def _unfitness(self, session: Session) -> Unfit | None:
         if session.stalled:
@@ -194,11 +183,11 @@ class SessionPool:
     def _replace(self, unfit: Unfit) -> bool:
         """Start a session beside those that live; whether that is allowed."""
         now, refused = self._clock(), unfit is Unfit.REFUSED
-        if self._ended.done() or len(self._sessions) >= MAX_SESSIONS:
+        if self._ended.done() or len(self._sessions) >= self._most:
             return False
         if not self._restarts.may_replace(now, refused=refused):
             return False
-        if len(self._sessions) + len(self._retired) >= MAX_SESSIONS:
+        if len(self._sessions) + len(self._retired) >= self._most:
             if unfit is Unfit.OLD:
                 return False  # it is still good
             # Its last bytes have had the time that the others took.
@@ -222,10 +211,10 @@ class SessionPool:
 
     def _await_room(self) -> None:
         """Look again when there is room, or when it shows that there will be none for long."""
-        if self._sessions:
-            self._sessions[-1].call_when_roomy(self._place_waiting)
-            if self._timer is None:
-                self._timer = self._loop.call_later(LOOK_AGAIN_TIME, self._look_again)
+        for session in self._fit() or self._sessions[-1:]:
+            session.call_when_roomy(self._place_waiting)
+        if self._sessions and self._timer is None:
+            self._timer = self._loop.call_later(LOOK_AGAIN_TIME, self._look_again)
 
     def _look_again(self) -> None:
         self._timer = None
@@ -240,6 +229,7 @@ class SessionPool:
         session.on_unused = self._unused
         self._newest_id = session.session_id
         self._sessions.append(session)
+        self._load.add(session)
         self._spawn(self._watch(session))
         for other in tuple(self._sessions):
             self._unused(other)
@@ -249,32 +239,49 @@ class SessionPool:
         """A session without connections is closed, unless the next one may come to it."""
         if session.streams or session not in self._sessions:
             return
-        if session is not self._sessions[-1] and session is not self._fittest():
-            self._sessions.remove(session)
-            self._retired[session] = None
-            self._spawn(session.close(drain=RETIRED_DRAIN_TIMEOUT))
+        fit = self._fit()
+        newest = session is self._sessions[-1] and (self._load.most == 1 or not fit)
+        if not newest and session not in fit:
+            self._retire(session)
+        else:
+            self._load.changed()
+
+    def _retire(self, session: Session) -> None:
+        self._sessions.remove(session)
+        self._load.remove(session)
+        self._retired[session] = None
+        self._spawn(session.close(drain=RETIRED_DRAIN_TIMEOUT))
 
     async def _watch(self, session: Session) -> None:
         """Wait for the end of a session, and see whether another is to follow."""
         began = self._clock()
         error = await self._end_of(session)
+        lived = self._clock() - began
+        self._restarts.lasted(lived)
         self._retired.pop(session, None)
         if session in self._sessions:
             self._sessions.remove(session)
-        lived = self._clock() - began
-        self._restarts.lasted(lived)
-        if not self._sessions and self._starting is None and not self._ended.done():
+            self._load.lasted(lived)
+            self._load.remove(session)
+        if not self._sessions and not self._ended.done():
+            self._follow(session, error, lived)
+        self._place_waiting()
+        await session.close()
+
+    def _follow(self, session: Session, error: Error, lived: float) -> None:
+        """The last session is over: another one follows, or none ever will."""
+        if self._starting is None or self._widening:
             named = isinstance(error, SessionClosed) and bool(error.output)
             delay = self._restarts.after(lived, for_a_reason=named)
             if delay is None:
                 self._end(error)
-            else:
+                return
+            if self._starting is None:
                 self._start_another(str(error), over=True, delay=delay)
-        elif not self._sessions and not self._ended.done():
-            # Another is being started already, and was not meant to take its place.
-            self._on_event(Restarting(session.session_id, str(error), over=True))
-        self._place_waiting()
-        await session.close()
+                return
+        # Another is being started already, and was not meant to take its place.
+        self._widening = False
+        self._on_event(Restarting(session.session_id, str(error), over=True))
 
     async def _end_of(self, session: Session) -> Error:
         """Why the session is over. One that grows old meanwhile gets a successor in time."""
@@ -287,6 +294,7 @@ class SessionPool:
                     break
             else:
                 self._choose()
+                self._unused(session)
         return await ended
 
     def _start_another(self, cause: str, *, over: bool, delay: float = 0.0) -> None:
@@ -314,13 +322,22 @@ class SessionPool:
                 # Whatever it is, nobody would notice that nothing is tried any more.
                 logger.exception("cannot start a session")
                 cause = f"cannot start: {type(error).__name__}"
+            if self._widening:
+                self._stay(cause)
+                return
+            over = over or not self._sessions
             delay = self._restarts.failed()
             self._failing = True
             self._place_waiting()
         self._starting = None
         self._failing = False
-        self._restarts.started()
-        self._on_event(Restarted(session.session_id, self._clock() - began))
+        if self._widening:
+            self._widening = False
+            self._load.widened(failed=False)
+            self._on_event(Widened(session.session_id, len(self._sessions) + 1))
+        else:
+            self._restarts.started()
+            self._on_event(Restarted(session.session_id, self._clock() - began))
         self._add(session)
 
     def _end(self, error: Error) -> None:
@@ -328,11 +345,37 @@ class SessionPool:
         if self._ended.done():
             return
         self._ended.set_result(error)
+        if self._starting is not None:
+            self._starting.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        self._load.close()
         waiting, self._waiting = self._waiting, {}
         for one in waiting:
             one.fail(error)
+
+    # How many sessions there are for the load.
+
+    def _widen(self) -> None:
+        """Start another session, unless that is being done."""
+        room = len(self._sessions) + len(self._retired) < self._most
+        if room and self._starting is None and not self._ended.done():
+            self._widening = True
+            self._start_another("", over=False)
+
+    def _stay(self, cause: str) -> None:
+        """There is no other session for the load, and those that there are do."""
+        logger.warning("no further session: %s", cause)
+        self._starting = None
+        self._widening = False
+        self._load.widened(failed=True)
+        self._place_waiting()
+
+    def _narrow(self, unused: list[Session]) -> None:
+        for session in unused:
+            self._retire(session)
+            self._on_event(Narrowed(session.session_id, len(self._sessions)))
+        self._newest_id = self._sessions[-1].session_id
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

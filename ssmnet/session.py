@@ -181,6 +181,12 @@ class Session:
         return self._driver.channel.retransmissions
 
     @property
+    def messages(self) -> int:
+        """How many messages have come and gone, but for acknowledgements and repetitions."""
+        channel = self._driver.channel
+        return channel.sent + channel._receiver.expected
+
+    @property
     def streams(self) -> int:
         """How many streams are open, or wait to be."""
         return self._driver.streams

@@ -18,10 +18,12 @@ from .events import (
     Dropped,
     Event,
     Listening,
+    Narrowed,
     Restarted,
     Restarting,
     Resumed,
     Resuming,
+    Widened,
 )
 from .output import can_write, is_pipe, write
 
@@ -130,6 +132,10 @@ def _print_text(event: Event) -> None:
         tell(f"session {event.session_id}: {event.cause}; starting another")
     elif isinstance(event, Restarted):
         tell(f"session {event.session_id} started after {event.seconds:.1f} s")
+    elif isinstance(event, Widened):
+        tell(f"session {event.session_id} started: {event.sessions} share the connections")
+    elif isinstance(event, Narrowed):
+        tell(f"session {event.session_id} was not used and is closed: {event.sessions} left")
     elif isinstance(event, Closed):
         tell(f"session {event.session_id}: {event.reason}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from asyncio import FIRST_COMPLETED
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .aws import Client
-from .errors import ConnectError, DestinationRefused, Error
+from .errors import ConnectError, DestinationRefused, Error, UsageError
 from .events import Closed, Event, Listening
 from .forward import Listener
 from .forwards import Forward
@@ -21,6 +22,9 @@ from .target import open_port_session
 
 # How long connections that are open may go on after a stop was asked for.
 DRAIN_TIME = 3.0
+# What ``--sessions auto`` is: AWS lets an account start a few a second, and counts those open.
+AUTO_SESSIONS = 4
+MAX_SESSIONS = 200
 
 _T = TypeVar("_T")
 
@@ -28,9 +32,9 @@ _T = TypeVar("_T")
 class Request(msgspec.Struct, frozen=True):
     """Whom to forward through, and how.
 
-    ``max_restarts`` bounds how many sessions may follow the first; None for no bound. The others
-    are in seconds: see Session for ``resume_timeout`` and ``keep_alive``, SessionPool for
-    ``max_session_age``.
+    Up to ``sessions`` share the connections of each forward. ``max_restarts`` bounds how many may
+    be started for those that are over; None for no bound. The others are in seconds: see Session
+    for ``resume_timeout`` and ``keep_alive``, SessionPool for ``max_session_age``.
     """
 
     target: str
@@ -38,10 +42,20 @@ class Request(msgspec.Struct, frozen=True):
     document: str | None = None
     parameters: Mapping[str, Sequence[str]] | None = None
     check: bool = False
+    sessions: int = 1
     max_restarts: int | None = None
     resume_timeout: float | None = None
     keep_alive: float | None = None
     max_session_age: float | None = None
+
+
+def parse_sessions(text: str) -> int:
+    """Read how many sessions a forward may have: a number, or ``auto``. Raises UsageError."""
+    if text == "auto":
+        return AUTO_SESSIONS
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_SESSIONS:
+        raise UsageError(f"--sessions {text!r} is neither auto nor a number up to {MAX_SESSIONS}")
+    return int(text)
 
 
 async def run_forwards(
@@ -94,6 +108,7 @@ async def _run(
     pool = SessionPool(
         start,
         on_event,
+        width=request.sessions,
         max_restarts=request.max_restarts,
         max_age=request.max_session_age,
         # The target looks up a name once in a session; an address is the same in the next.

@@ -22,12 +22,12 @@ from ssmnet.pool import (
     RETIRED_DRAIN_TIMEOUT,
     WAIT_TIMEOUT,
     SessionPool,
-    Waiting,
 )
 from ssmnet.protocol.reconnect import MAX_DELAY, MAX_REFUSALS, STALL_TIME
 from ssmnet.session import DRAIN_TIMEOUT, Session
 from ssmnet.testing.clock import VirtualLoop
 from ssmnet.transport import StreamTransport
+from ssmnet.waiting import Waiting
 
 CHOICES = st.integers(0, 1000)  # of one among however many there are
 MAX_SESSIONS = 3
@@ -68,6 +68,7 @@ class StandIn:
         self.session_id = f"session-{number}"
         self.opened_at = self.loop.time()
         self.on_unused: Callable[[Session], None] = lambda _: None
+        self.messages = 0
         self.stalled = False
         self.roomy = True
         self.refusals = 0
