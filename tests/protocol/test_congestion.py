@@ -1,16 +1,12 @@
+from itertools import pairwise
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmnet.protocol.congestion import (
-    BASE_LIFETIME,
-    INITIAL_WINDOW,
-    MIN_TARGET,
-    MIN_WINDOW,
-    CongestionControl,
-)
+from ssmnet.protocol.congestion import INITIAL_WINDOW, MIN_WINDOW, CongestionControl
+from ssmnet.protocol.delay import FIRST_LIFETIME, LIFETIME, MIN_TARGET
 from ssmnet.testing.link import Path
 from tests.protocol.simulation import Transfer
 
@@ -61,13 +57,23 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
     assert control.window == INITIAL_WINDOW
 
 
+def test_a_window_that_is_not_used_does_not_shrink() -> None:
+    control = CongestionControl(MAX)
+    for n in range(1, 100):
+        control.acknowledged(1000, 0.05 if n == 1 else 0.5, n * 0.06)
+    assert control.window == INITIAL_WINDOW
+    rounds(control, 0.5, 3, 9.0)
+    assert control.window == 8 * INITIAL_WINDOW
+
+
 def test_queueing_ends_the_fast_start() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 2)
-    now = rounds(control, 0.25, 1, now)
     before = control.window
-    now = rounds(control, 0.05, 1, now)
-    assert before < control.window < 1.5 * before
+    now = rounds(control, 0.25, 1, now)
+    assert control.window == before // 2
+    rounds(control, 0.05, 2, now)
+    assert control.window < before
 
 
 def test_queueing_is_seen_while_it_builds_up() -> None:
@@ -90,22 +96,36 @@ def test_a_few_slow_acknowledgements_now_and_then_do_not_end_the_fast_start() ->
     assert control.window == before + 32_000
 
 
-def test_queueing_shrinks_the_window_by_no_more_than_a_quarter_a_round() -> None:
+def test_queueing_shrinks_the_window_by_no_more_than_half_a_round() -> None:
     control = CongestionControl(MAX)
-    now = rounds(control, 0.05, 3)
-    now = rounds(control, 0.25, 1, now)
-    before = control.window
-    rounds(control, 0.25, 1, now)
-    assert 0.74 * before < control.window < before
+    now = rounds(control, 0.05, 4)
+    for _ in range(3):
+        before = control.window
+        now = rounds(control, 1.0, 1, now)
+        assert control.window == before // 2
 
 
-def test_the_window_stays_where_the_queue_is_at_its_target() -> None:
+def test_the_window_becomes_what_the_samples_say() -> None:
     control = CongestionControl(MAX)
-    now = rounds(control, 0.04, 3)
-    now = rounds(control, 0.2, 2, now)
+    now = rounds(control, 0.08, 3)
     before = control.window
-    rounds(control, 0.05, 10, now)  # a quarter above the smallest
-    assert abs(control.window - before) < 0.02 * before
+    now = rounds(control, 0.1, 1, now)  # where it would be 80 ms, and 10 ms for the target
+    assert abs(control.window - 0.9 * before) < 0.01 * before
+    rounds(control, 0.09, 5, now)
+    assert abs(control.window - 0.9 * before) < 0.02 * before
+
+
+def test_a_window_that_has_grown_is_given_time_to_show() -> None:
+    control = CongestionControl(MAX)
+    now = rounds(control, 0.08, 3)
+    now = rounds(control, 0.1, 1, now)
+    windows = []
+    for _ in range(6):
+        now = rounds(control, 0.08, 1, now)
+        windows.append(control.window)
+    grown = [late / early for early, late in pairwise(windows)]
+    assert max(grown) <= 1.26
+    assert grown.count(1.0) == 3
 
 
 def test_one_slow_acknowledgement_of_a_round_says_nothing() -> None:
@@ -146,6 +166,7 @@ def test_loss_and_queueing_leave_a_few_messages() -> None:
     control = CongestionControl(MAX)
     for n in range(100):
         control.lost(float(n), n + 0.5)
+        control.limited()
         control.acknowledged(0, 0.01 if n < 50 else 1.0, n + 0.6)
     assert control.window == MIN_WINDOW
 
@@ -212,34 +233,61 @@ def test_a_restart_that_was_right_is_not_undone_and_neither_are_those_before() -
     assert control.window == MIN_WINDOW
 
 
-def test_a_busy_path_is_measured_with_half_a_window_and_then_as_before() -> None:
+def until_measured(control: CongestionControl, round_trip: float, now: float) -> tuple[float, int]:
+    """Let rounds pass until there is less in flight; the time, and the window before."""
+    full = 0
+    while control.window > 0.95 * full:
+        assert now < 2 * FIRST_LIFETIME
+        full = control.window
+        now = rounds(control, round_trip, 1, now)
+    return now, full
+
+
+def test_a_busy_path_is_measured_with_a_smaller_window_and_then_as_before() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)
-    now = rounds(control, 0.25, 1, now)
-    now = rounds(control, 0.06, 5, now)
+    now = rounds(control, 0.06, 1, now)
+    now, full = until_measured(control, 0.056, now)
+    assert now > FIRST_LIFETIME
+    assert 0.77 * full < control.window < 0.79 * full  # the path holds 0.05 / 0.056 of it
+    now = rounds(control, 0.05, 2, now)
+    assert control.window == full
     windows = []
-    while now < 3 * BASE_LIFETIME:
-        now = rounds(control, 0.0625, 1, now)
+    while now < LIFETIME:
+        now = rounds(control, 0.05625, 1, now)
         windows.append(control.window)
-    largest = max(windows)
-    assert any(0.45 * largest < window < 0.55 * largest for window in windows)
-    assert 0.7 * largest < windows[-1]
+    assert max(windows) < 1.02 * full, "no more than before"
+    assert min(windows) > 0.98 * full, "and not again"
+    while control.window > 0.95 * full:
+        assert now < LIFETIME + 2 * FIRST_LIFETIME
+        now = rounds(control, 0.056, 1, now)
+
+
+def test_a_path_that_turns_out_to_be_shorter_is_measured_until_it_is_empty() -> None:
+    control = CongestionControl(MAX)
+    now = rounds(control, 0.2, 3)
+    now = rounds(control, 0.23, 1, now)
+    now, full = until_measured(control, 0.22, now)
+    for round_trip in (0.15, 0.1, 0.05):
+        before = control.window
+        now = rounds(control, round_trip, 2, now)
+        assert control.window < 0.8 * before
+    now = rounds(control, 0.05, 4, now)
+    assert control.window == full
+    rounds(control, 0.22, 2, now)
+    assert control.window == full // 2
 
 
 def test_a_loss_after_a_measurement_ends_the_way_back() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)
-    now = rounds(control, 0.25, 1, now)
-    while now < BASE_LIFETIME:
-        now = rounds(control, 0.0625, 1, now)
-    full = control.window
-    while control.window > 0.6 * full:
-        now = rounds(control, 0.0625, 1, now)
-    now = rounds(control, 0.05, 2, now)
+    now = rounds(control, 0.06, 1, now)
+    now, full = until_measured(control, 0.056, now)
     control.lost(now, now)
     before = control.window
+    control.limited()
     control.acknowledged(100_000, None, now)
-    assert control.window == before < 0.7 * full
+    assert control.window == before < 0.75 * full
 
 
 def test_a_path_that_idles_is_measured_without_a_pause() -> None:
@@ -247,7 +295,7 @@ def test_a_path_that_idles_is_measured_without_a_pause() -> None:
     now = rounds(control, 0.05, 3)
     now = rounds(control, 0.25, 1, now)
     window = control.window
-    now += BASE_LIFETIME
+    now += LIFETIME
     control.acknowledged(1000, 0.08, now)  # seldom a message: the path has become longer
     assert control.window == window
     now = rounds(control, 0.08, 3, now)
@@ -355,7 +403,7 @@ def test_follows_a_rate_that_drops_to_a_tenth_and_returns(rate: float, rtt: floa
     transfer.run(2.0)
     there.rate = rate / 10
     # A message takes ten times as long as it did: the next measurement knows.
-    transfer.run(transfer.now + 1.5 * BASE_LIFETIME)
+    transfer.run(transfer.now + 1.5 * LIFETIME)
     throughput, peak = measured(transfer, 2.0)
     assert throughput >= 0.9 * rate / 10
     assert peak <= 256 * KIB / 3
@@ -386,7 +434,7 @@ def test_a_path_that_has_become_shorter_is_used() -> None:
     transfer.run(5.0)
     transfer.there.delay = transfer.back.delay = 0.01
     # The old queue hides it: each measurement halves what is left of that.
-    transfer.run(transfer.now + 6 * BASE_LIFETIME)
+    transfer.run(transfer.now + 6 * LIFETIME)
     throughput, peak = measured(transfer, 4.0)
     assert throughput >= 0.9 * 500e3
     assert peak <= 3 * 500e3 * 0.02 / 4 + 10_000
