@@ -6,7 +6,6 @@
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,7 @@ NAMES = (
 # No measurement is to take longer, in seconds.
 TIMEOUT = 3600.0
 QUICK_TIMEOUT = 120.0
-# For one that is interrupted to end its own programs.
+# For one that is terminated to end its own programs.
 GRACE_TIME = 30.0
 
 
@@ -60,8 +59,8 @@ def run(name: str, *, quick: bool, file: Path) -> report.Row:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C does, so that it ends what it has started."""
-    process.send_signal(signal.SIGINT)
+    """So that it ends what it has started."""
+    process.terminate()
     try:
         process.wait(GRACE_TIME)
     except subprocess.TimeoutExpired:

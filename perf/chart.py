@@ -23,7 +23,7 @@ README = Path(__file__).parent / "README.md"
 
 
 class Panel(NamedTuple):
-    """One diagram of a chart: columns over the chart's first, which is logarithmic if it can be."""
+    """One diagram of a chart: what is drawn over its ``x``, and whether logarithmic."""
 
     label: str
     columns: tuple[str, ...]
@@ -31,11 +31,12 @@ class Panel(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What is drawn over column ``x``."""
+    """What is drawn over column ``x``, which is logarithmic if ``log``."""
 
     title: str
     x: str
     panels: tuple[Panel, ...]
+    log: bool = True
 
 
 THROUGHPUT = Panel("MB/s", ("up MB/s", "down MB/s"))
@@ -55,7 +56,7 @@ KNOWN = {
     "payload_sizes": Chart("Bytes moved at a time", "bytes", (THROUGHPUT, CPU)),
     "sessions": Chart("Sessions in one process", "sessions", (THROUGHPUT, CPU)),
     "round_trip_times": Chart("Round trip", "round trip ms", (THROUGHPUT, CPU)),
-    "losses": Chart("Lost messages", "loss %", (THROUGHPUT, CPU)),
+    "losses": Chart("Lost messages", "loss %", (THROUGHPUT, CPU), log=False),
     "memory": Chart(
         "Idle connections",
         "connections",
@@ -65,11 +66,13 @@ KNOWN = {
                 "KiB per connection", ("kib_per_connection", "bare_kib_per_connection"), log=False
             ),
         ),
+        log=False,
     ),
     "stalled_reader": Chart(
         "Readers that read nothing",
         "stalled readers",
         (Panel("private MiB", ("private dirty MiB", "later"), log=False),),
+        log=False,
     ),
 }
 
@@ -111,11 +114,13 @@ def draw(name: str, rows: list[Row], machine: str) -> Path:
 def draw_panel(axes: Any, chart: Chart, panel: Panel, rows: list[Row]) -> None:
     for column in panel.columns:
         points = [(row[chart.x], row[column]) for row in rows if row.get(column) is not None]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=column)
-    xs = [float(row[chart.x] or 0) for row in rows]
-    if max(xs) > 100 * min((x for x in xs if x), default=1):
-        # Zero has its place on it, too.
-        axes.set_xscale("symlog", linthresh=min(x for x in xs if x))
+        # "later" is a point or two.
+        line = "o-" if len(points) > len(rows) / 2 else "o"
+        axes.plot(*zip(*points, strict=True), line, markersize=3, label=column)
+    if chart.log:
+        # Linear up to the smallest above zero, so that zero has its place on it, too.
+        smallest = min(float(row[chart.x] or "inf") for row in rows)
+        axes.set_xscale("symlog", linthresh=smallest)
     axes.set_yscale("log" if panel.log else "linear")
     if not panel.log:
         axes.set_ylim(bottom=0)

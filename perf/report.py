@@ -9,7 +9,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +19,11 @@ Row = Mapping[str, str | int | float | None]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all have; add the rest."""
+    """The options that all have; add the rest.
+
+    Whoever is terminated from here on ends what it has started, as after Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
