@@ -25,6 +25,7 @@ NAMES = (
     "memory",
     "idle",
     "policed",
+    "pool",
     "sessions",
     "connections",
     "payload_sizes",

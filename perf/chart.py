@@ -54,7 +54,15 @@ KNOWN = {
         ),
     ),
     "payload_sizes": Chart("Bytes moved at a time", "bytes", (THROUGHPUT, CPU)),
-    "sessions": Chart("Sessions in one process", "sessions", (THROUGHPUT, CPU)),
+    "sessions": Chart(
+        "Sessions in one process, at the agent's pace",
+        "sessions",
+        (
+            Panel("MB/s", ("down MB/s",)),
+            Panel("CPU µs per KiB", ("down us/KiB", "far end us/KiB")),
+            Panel("private MiB", ("private MiB",), log=False),
+        ),
+    ),
     "round_trip_times": Chart("Round trip", "round trip ms", (THROUGHPUT, CPU)),
     "losses": Chart("Lost messages", "loss %", (THROUGHPUT, CPU), log=False),
     "memory": Chart(
