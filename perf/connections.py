@@ -63,7 +63,7 @@ def row(connections: int, size: int, found: Found) -> report.Row:
 
 def main() -> None:
     arguments = report.parser(__doc__).parse_args()
-    size, rounds = (8 * MIB, 1) if arguments.quick else (64 * MIB, 5)
+    size, rounds = (8 * MIB, 1) if arguments.quick else (32 * MIB, 3)
     near_end.raise_file_limit()
     rows = []
     for connections in QUICK_CONNECTIONS if arguments.quick else CONNECTIONS:
