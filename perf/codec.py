@@ -70,7 +70,7 @@ def acknowledger(message: AgentMessage) -> Callable[[], None]:
 def acknowledgement_reader(wire: bytes) -> Callable[[], None]:
     def decode() -> None:
         for _ in range(BURST):
-            acknowledged_number(parse(wire).payload)
+            acknowledged_number(wire)
 
     return decode
 

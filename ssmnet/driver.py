@@ -17,7 +17,7 @@ from uuid import UUID
 
 from .errors import ConnectError, Error
 from .message_socket import MessageSocket
-from .protocol.channel import DataChannel
+from .protocol.channel import BURST, DataChannel
 from .protocol.events import Event
 from .protocol.port import PortStream
 from .protocol.reconnect import Liveness, Verdict
@@ -93,6 +93,7 @@ class Driver:
         self._connected_at = 0.0
         self._closed = False
         self._busy = False
+        self._flush_due = False
         self._reading = ReadingGate(clock, self._pause_reading, self._resume_reading)
         self._slow_readers = SlowReaders(
             self._reading, clock, limit=read_limit, patience=stall_timeout
@@ -171,15 +172,17 @@ class Driver:
         """Send what may be sent. The driver does so by itself; streams call this after writes."""
         if self._busy or self.websocket is None:
             return
-        self._busy = True
+        self._busy, self._flush_due = True, False
         try:
             if self._when_roomy is not None and self.has_room:
                 # Before the others take the room again.
                 callback, self._when_roomy = self._when_roomy, None
                 callback()
             # A stream that opens may be given at once what came before, and write in turn.
-            while self._open_waiting() | self._deliver() | self._send():
-                pass
+            self._open_waiting()
+            self._deliver()
+            while self._send():
+                self._open_waiting()
         finally:
             self._busy = False
         self._arm_timer()
@@ -263,7 +266,11 @@ class Driver:
         self.heard.set()
         self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
-        self.flush()
+        self._deliver()
+        # Answers that are written meanwhile go out with the acknowledgements.
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush_if_due)
         for event in self.channel.events():
             self._owner.channel_event(event)
         if self._draining and self.channel.delivered:
@@ -307,23 +314,24 @@ class Driver:
             self._waiting.remove(transport)
             transport.lose(ConnectError(f"no connection to the gateway for {AWAY_TIMEOUT:g} s"))
 
-    def _open_waiting(self) -> bool:
-        opened = False
+    def _flush_if_due(self) -> None:
+        if self._flush_due:
+            self.flush()
+
+    def _open_waiting(self) -> None:
         while self._waiting and (stream := self.channel.open_stream()) is not None:
             transport = self._waiting.popleft()
             self._transports[stream] = transport
             transport.open(stream)
-            opened = True
-        return opened
 
-    def _deliver(self) -> bool:
-        touched = self.channel.port.touched() if self.channel.port is not None else ()
-        for stream in touched:
+    def _deliver(self) -> None:
+        if self.channel.port is None:
+            return
+        for stream in self.channel.port.touched():
             if (transport := self._transports.get(stream)) is not None:
                 transport.deliver()
             elif isinstance(stream, MuxStream) and stream in self._probes:
                 self._answer_probe(stream)
-        return bool(touched)
 
     def _answer_probe(self, stream: MuxStream) -> None:
         if stream.closed_by_peer and not (answered := self._probes.pop(stream)).done():
@@ -332,8 +340,12 @@ class Driver:
     def _send(self) -> bool:
         """Send, and let streams with room in their queues write again; whether any did."""
         now = self._clock()
-        while self.websocket is not None and (messages := self.channel.data_to_send(now)):
-            self.websocket.write(messages)
+        more = True
+        while more and self.websocket is not None:
+            messages = self.channel.data_to_send(now)
+            if messages:
+                self.websocket.write(messages)
+            more = len(messages) >= BURST
         relieved = self.channel.port.relieved() if self.channel.port is not None else ()
         for stream in relieved:
             if (transport := self._transports.get(stream)) is not None:

@@ -333,12 +333,11 @@ class WebSocket(asyncio.Protocol):
 def _frame(opcode: int, payload: bytes) -> tuple[bytes, bytearray]:
     """A masked frame in two pieces."""
     size = len(payload)
-    if size < 126:
-        header = _HEADER_7.pack(_FIN | opcode, _MASKED | size, getrandbits(32))
-    elif size < 65536:
-        header = _HEADER_16.pack(_FIN | opcode, _MASKED | 126, size, getrandbits(32))
-    else:
-        header = _HEADER_64.pack(_FIN | opcode, _MASKED | 127, size, getrandbits(32))
+    key = getrandbits(32)
     masked = bytearray(payload)
-    websocket_mask(header[-4:], masked)
-    return header, masked
+    websocket_mask(key.to_bytes(4), masked)
+    if 126 <= size < 65536:
+        return _HEADER_16.pack(_FIN | opcode, _MASKED | 126, size, key), masked
+    if size < 126:
+        return _HEADER_7.pack(_FIN | opcode, _MASKED | size, key), masked
+    return _HEADER_64.pack(_FIN | opcode, _MASKED | 127, size, key), masked

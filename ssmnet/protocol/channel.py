@@ -27,6 +27,7 @@ from .events import ChannelEnded, Event, SessionReady
 from .handshake import Handshake, SessionType
 from .message import (
     PAYLOAD_SIZE,
+    AcknowledgedNumber,
     AgentMessage,
     ChannelClosed,
     Flag,
@@ -58,7 +59,6 @@ SETTLING_TIME = 0.01
 BURST = 256
 
 # Looked up for each message: an enum's member is slow to get at, and to compare.
-_ACKNOWLEDGE = MessageType.ACKNOWLEDGE.value
 _OUTPUT_STREAM_DATA = MessageType.OUTPUT_STREAM_DATA.value
 _OUTPUT = PayloadType.OUTPUT.value
 
@@ -125,12 +125,13 @@ class DataChannel:
 
     def receive_message(self, data: Buffer) -> None:
         """Take in one binary message, which must not change afterwards."""
+        number = acknowledged_number(data)
+        if number is not None:
+            self._paused = False
+            self._sender.acknowledge(number)
+            return
         try:
             message = parse(data)
-            if message.message_type == _ACKNOWLEDGE:
-                self._paused = False
-                self._sender.acknowledge(acknowledged_number(message.payload))
-                return
         except RemoteProtocolError:
             self.invalid_messages += 1
             return
@@ -140,6 +141,8 @@ class DataChannel:
                 self._to_acknowledge.append(message)
             return
         match message.message_type:
+            case MessageType.ACKNOWLEDGE:
+                self._receive_acknowledge(message)
             case MessageType.CHANNEL_CLOSED:
                 self._receive_channel_closed(message)
             case MessageType.PAUSE_PUBLICATION:
@@ -176,7 +179,7 @@ class DataChannel:
         return stream
 
     def data_to_send(self, now: float) -> list[bytes]:
-        """Messages to send now, in order; call again until there are none."""
+        """Messages to send now, in order; call again when there were BURST of them, or more."""
         created_date = self._wall_clock()
         ids = self._message_ids
         out = [acknowledge(message, next(ids), created_date) for message in self._to_acknowledge]
@@ -185,7 +188,8 @@ class DataChannel:
             out.append(self._sender.send(payload_type, payload, created_date, now))
         self._control.clear()
         if self.writable:
-            self._resend(out, now)
+            while len(out) < BURST and (wire := self._sender.resend(now)) is not None:
+                out.append(wire)
             if self.port is not None and self._flowing:
                 self._send_data(out, self.port, created_date, now)
         return out
@@ -207,14 +211,12 @@ class DataChannel:
 
     def get_timer(self) -> float | None:
         """When ``handle_timer`` is due."""
-        timers = (
-            self._handshake_deadline,
-            self._settling_until,
-            self._sender.get_timer(),
-            self._port_timer(),
-            self._size_due,
-        )
-        return min((timer for timer in timers if timer is not None), default=None)
+        due = self._sender.get_timer()
+        handshake = self._handshake_deadline, self._settling_until
+        for timer in (*handshake, self._port_timer(), self._size_due):
+            if timer is not None and (due is None or timer < due):
+                due = timer
+        return due
 
     def handle_timer(self, now: float) -> None:
         """Time has passed; ``data_to_send`` may have something now. Raises HandshakeError."""
@@ -294,13 +296,10 @@ class DataChannel:
 
     def _port_timer(self) -> float | None:
         """When the port wants to send; no use while it can't."""
-        if self.port is None or not self._flowing or not self.writable or not self._sender.has_room:
+        due = None if self.port is None else self.port.get_timer()
+        if due is None or not self._flowing or not self.writable or not self._sender.has_room:
             return None
-        return None if self._paused and not self._sender.idle else self.port.get_timer()
-
-    def _resend(self, out: list[bytes], now: float) -> None:
-        while len(out) < BURST and (wire := self._sender.resend(now)) is not None:
-            out.append(wire)
+        return None if self._paused and not self._sender.idle else due
 
     def _send_data(
         self, out: list[bytes], port: Multiplexer | BasicPort, created_date: int, now: float
@@ -313,14 +312,25 @@ class DataChannel:
                 # The agent is away. One message in flight finds out when it is back.
                 room = 1
             data = port.take(min(room, BURST - len(out)) * PAYLOAD_SIZE, now)
-            if not data:
+            out += [
+                send(_OUTPUT, data[start : start + PAYLOAD_SIZE], created_date, now)
+                for start in range(0, len(data), PAYLOAD_SIZE)
+            ]
+            if not data or port.idle:
                 break
-            for start in range(0, len(data), PAYLOAD_SIZE):
-                payload = data[start : start + PAYLOAD_SIZE]
-                out.append(send(PayloadType.OUTPUT, payload, created_date, now))
         if isinstance(port, BasicPort) and port.take_disconnect():
             flag = encode_flag(Flag.DISCONNECT_TO_PORT)
             out.append(send(PayloadType.FLAG, flag, created_date, now))
+
+    def _receive_acknowledge(self, message: AgentMessage) -> None:
+        """One that is not written as all ends do."""
+        self._paused = False
+        try:
+            acknowledged = decode_json(message.payload, AcknowledgedNumber)
+        except RemoteProtocolError:
+            self.invalid_messages += 1
+        else:
+            self._sender.acknowledge(acknowledged.acknowledged_message_sequence_number)
 
     def _receive_channel_closed(self, message: AgentMessage) -> None:
         try:

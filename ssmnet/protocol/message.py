@@ -39,6 +39,8 @@ _UINT32 = Struct(">I")
 _SCHEMA_VERSION = 1
 # What follows the first three fields, which are the same in all messages of a type.
 _FIELDS = Struct(">QqQ16s32sII")
+# Of these CreatedDate, PayloadDigest and PayloadLength.
+_ACKNOWLEDGE_FIELDS = Struct(">Q32x32s4xI")
 
 # Cuts a payload at what both reference ends send; what the gateway takes beyond is not documented.
 PAYLOAD_SIZE = 1024
@@ -99,6 +101,7 @@ def _prefix(wire_type: bytes) -> bytes:
 
 
 _PREFIX: dict[str, bytes] = {kind: _prefix(wire) for kind, wire in _WIRE_TYPE.items()}
+_ACKNOWLEDGE_PREFIX = _PREFIX[MessageType.ACKNOWLEDGE]
 _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNVALIDATED = (MessageType.START_PUBLICATION, MessageType.PAUSE_PUBLICATION)
 
@@ -319,12 +322,21 @@ _T = TypeVar("_T")
 _decode_acknowledged = msgspec.json.Decoder(AcknowledgedNumber, strict=False).decode
 
 
-def acknowledged_number(payload: Buffer) -> int:
-    """Which message an acknowledgement names. Raises RemoteProtocolError, and nothing else."""
+def acknowledged_number(data: Buffer) -> int | None:
+    """Which message the acknowledgement ``data`` names; None for whatever else is there.
+
+    One message in two is an acknowledgement: this reads no more of it than it takes to check it.
+    """
+    if data[: len(_ACKNOWLEDGE_PREFIX)] != _ACKNOWLEDGE_PREFIX or len(data) <= HEADER_SIZE:
+        return None
+    created_date, digest, length = _ACKNOWLEDGE_FIELDS.unpack_from(data, len(_ACKNOWLEDGE_PREFIX))
+    payload = data[HEADER_SIZE:]
+    if len(payload) != length or sha256(payload).digest() != digest or not created_date:
+        return None
     try:
         return _decode_acknowledged(payload).acknowledged_message_sequence_number
     except _MALFORMED:
-        raise RemoteProtocolError("an acknowledgement has a malformed payload") from None
+        return None
 
 
 def decode_json(payload: Buffer, kind: type[_T]) -> _T:

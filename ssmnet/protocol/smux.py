@@ -253,12 +253,11 @@ class Multiplexer:
 
     def get_timer(self) -> float | None:
         """When ``take`` is due though nothing was written meanwhile."""
-        timers = []
-        if self._next_keep_alive is not None:
-            timers.append(self._next_keep_alive)
+        due = self._next_keep_alive
         if self._to_open and len(self._unanswered) >= self._max_opening:
-            timers.append(next(iter(self._unanswered.values())) + self._opening_time)
-        return min(timers, default=None)
+            opens = next(iter(self._unanswered.values())) + self._opening_time
+            due = opens if due is None else min(due, opens)
+        return due
 
     def receive(self, data: Buffer) -> None:
         """Take in any piece of the agent's byte stream; ``data`` must not change afterwards.

@@ -27,7 +27,7 @@ _TELLS_PAUSE = {
 }
 # Handshake and flags do not ask the window.
 _CONTROL_MESSAGES = 8
-_LARGEST_WRITE = 256 * 1024
+_LARGEST_WRITE = 512 * 1024
 
 
 class _Session:
@@ -37,6 +37,7 @@ class _Session:
         self.sent: list[bytes] = []  # by number
         self.transmissions: list[int] = []
         self.acknowledged: set[int] = set()
+        self.unanswered: list[int] = []
         self.lowest = 0
         self.most_waiting = 0
         # What the last message said of the agent, if there was one that said something.
@@ -58,6 +59,8 @@ class Invariants:
     def client_gets(self, handler: Handler, kind: str, number: int) -> None:
         """Acknowledgements take messages off the client's list."""
         session = self._session(handler)
+        if kind == OUTPUT:
+            session.unanswered.append(number)
         if kind in _TELLS_PAUSE:
             session.paused = _TELLS_PAUSE[kind]
         if kind != ACKNOWLEDGE:
@@ -65,6 +68,21 @@ class Invariants:
         session.acknowledged.add(number)
         while session.lowest in session.acknowledged:
             session.lowest += 1
+
+    def client_answers(self, handler: Handler, number: int) -> None:
+        """What comes is acknowledged once, over the next connection if the last is gone."""
+        unanswered = self._session(handler).unanswered
+        if number in unanswered:
+            unanswered.remove(number)
+        else:
+            self._transcript.fail(f"the client acknowledged {number}, which had not come")
+
+    def check_answers(self, handler: Handler) -> None:
+        """What comes is acknowledged soon."""
+        unanswered = self._session(handler).unanswered
+        self._transcript.require(
+            not unanswered, f"the client took and did not acknowledge {unanswered}"
+        )
 
     def client_wrote(self, handler: Handler, messages: list[tuple[str, int, bytes]]) -> None:
         """What is sent is in order, the same each time, and within the window."""

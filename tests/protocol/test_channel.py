@@ -1190,3 +1190,16 @@ def test_tells_how_much_was_sent_and_has_arrived() -> None:
     conversation.run(2.0)
     assert channel.sent > before
     assert channel.acknowledged == channel.sent
+
+
+def test_an_acknowledgement_that_is_written_otherwise_counts_as_well() -> None:
+    channel = new_channel()
+    channel.open("token", "request", 0.0)
+    assert len(feed(channel, request())) == 2
+    usual = control("acknowledge", {"AcknowledgedMessageSequenceNumber": 0})
+    padded_otherwise = usual[:4] + b"acknowledge".ljust(32, b"\0") + usual[36:]
+    feed(channel, padded_otherwise)
+    assert channel.acknowledged == 1
+    malformed = control("acknowledge", {"AcknowledgedMessageSequenceNumber": []})
+    feed(channel, malformed)
+    assert channel.invalid_messages == 1

@@ -22,6 +22,7 @@ from ssmnet.protocol.message import (
     OpenDataChannel,
     PayloadType,
     acknowledge,
+    acknowledged_number,
     decode_flag,
     decode_json,
     encode_flag,
@@ -83,6 +84,7 @@ def test_recorded_acknowledgements_name_the_recorded_messages(name: str) -> None
         number = content.acknowledged_message_sequence_number
         assert ids[content.acknowledged_message_type, number] == content.acknowledged_message_id
         assert decode_json(message.payload, AcknowledgedNumber) == AcknowledgedNumber(number)
+        assert acknowledged_number(line.data) == number
         checked += 1
     assert checked
 
@@ -404,3 +406,23 @@ def test_what_is_shown_of_a_message_holds_no_payload_and_no_token() -> None:
     opening = OpenDataChannel("1.0", "request", "secret", "client", "1.2.3.4")
     assert repr(opening) == "OpenDataChannel(client_id='client')"
     assert "secret" not in str(opening.__rich_repr__())
+
+
+def test_the_short_cut_reads_a_sound_acknowledgement_and_nothing_else() -> None:
+    message = AgentMessage("output_stream_data", b"x", 41, message_id=bytes(range(16)))
+    data = acknowledge(message, bytes(16), 5)
+    assert acknowledged_number(data) == 41
+    assert acknowledged_number(data + b" ") is None
+    assert acknowledged_number(data[:-1]) is None
+    assert acknowledged_number(data[:100]) is None
+    assert acknowledged_number(b"") is None
+    for place in (0, 4, 36, 80, 116, 130):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 1
+        assert acknowledged_number(bytes(spoiled)) is None, place
+    undated = acknowledge(message, bytes(16), 0)
+    assert acknowledged_number(undated) is None
+    for payload in (b"{}", b"[", b'"x"', b"\xff"):
+        odd = AgentMessage("acknowledge", payload, created_date=5).serialize()
+        assert acknowledged_number(odd) is None
+    assert acknowledged_number(AgentMessage("output_stream_data", b"x").serialize()) is None
