@@ -130,6 +130,8 @@ class BuiltInAgent:
     def received(self, connection: int, data: bytes) -> None:
         """A destination sent ``data``."""
         self._agent.received(connection, data, self._loop.time())
+        # A pause has to come at once: uvloop reads on and on in one turn, megabytes of them.
+        self._do_events()
         self._schedule()
 
     def connection_ended(self, connection: int) -> None:
