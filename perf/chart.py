@@ -79,7 +79,7 @@ KNOWN = {
     "stalled_reader": Chart(
         "Readers that read nothing",
         "stalled readers",
-        (Panel("private MiB", ("private dirty MiB", "later"), log=False),),
+        (Panel("private MiB", ("private dirty MiB", "later", "when gone"), log=False),),
         log=False,
     ),
 }
@@ -122,7 +122,7 @@ def draw(name: str, rows: list[Row], machine: str) -> Path:
 def draw_panel(axes: Any, chart: Chart, panel: Panel, rows: list[Row]) -> None:
     for column in panel.columns:
         points = [(row[chart.x], row[column]) for row in rows if row.get(column) is not None]
-        # "later" is a point or two.
+        # What is known of few rows are points.
         line = "o-" if len(points) > len(rows) / 2 else "o"
         axes.plot(*zip(*points, strict=True), line, markersize=3, label=column)
     if chart.log:
@@ -130,8 +130,9 @@ def draw_panel(axes: Any, chart: Chart, panel: Panel, rows: list[Row]) -> None:
         smallest = min(float(row[chart.x] or "inf") for row in rows)
         axes.set_xscale("symlog", linthresh=smallest)
     axes.set_yscale("log" if panel.log else "linear")
-    if not panel.log:
-        axes.set_ylim(bottom=0)
+    low, high = axes.get_ylim()
+    # At least a decade: a chart of little but noise should look like one.
+    axes.set_ylim(bottom=min(low, high / 12) if panel.log else 0)
     axes.set_xlabel(chart.x)
     axes.set_ylabel(panel.label)
     axes.grid(alpha=0.3)

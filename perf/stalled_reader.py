@@ -42,7 +42,7 @@ def measure(steps: tuple[int, ...], filling_time: float) -> list[report.Row]:
         for reader in readers:
             reader.close()
         time.sleep(filling_time)
-        rows.append(row(0, private_dirty(forward.pid), None))
+        rows.append({"stalled readers": 0, "when gone": mib(private_dirty(forward.pid))})
     return rows
 
 
@@ -59,9 +59,14 @@ def stalled(port: int) -> socket.socket:
 def row(readers: int, used: int, later: int | None) -> report.Row:
     return {
         "stalled readers": readers,
-        "private dirty MiB": round(used / 1024, 1),
-        "later": None if later is None else round(later / 1024, 1),
+        "private dirty MiB": mib(used),
+        "later": None if later is None else mib(later),
+        "when gone": None,
     }
+
+
+def mib(kib: int) -> float:
+    return round(kib / 1024, 1)
 
 
 def main() -> None:
