@@ -184,7 +184,7 @@ class Session:
     def messages(self) -> int:
         """How many messages have come and gone, but for acknowledgements and repetitions."""
         channel = self._driver.channel
-        return channel.sent + channel._receiver.expected
+        return channel.sent + channel.received
 
     @property
     def streams(self) -> int:

@@ -18,6 +18,7 @@ from .protocol.port import PortStream
 from .protocol.smux import MuxStream
 
 HIGH_WATER = 64 * 1024
+LOW_WATER = HIGH_WATER // 4
 
 
 class Session(Protocol):
@@ -87,7 +88,7 @@ class StreamTransport(asyncio.Transport):
         self._unread: deque[bytes] | None = None
         self.unread_size = 0
         self._high_water = HIGH_WATER
-        self._low_water = HIGH_WATER // 4
+        self._low_water = LOW_WATER
 
     # The write side.
 

@@ -261,6 +261,11 @@ class DataChannel:
         return self._sender.next_number
 
     @property
+    def received(self) -> int:
+        """How many messages of the agent's have been taken, in order."""
+        return self._receiver.expected
+
+    @property
     def acknowledged(self) -> int:
         """How many of them, from the first on, are known to have arrived."""
         return self._sender.acknowledged_below

@@ -80,7 +80,8 @@ class MuxStream:
 
     def __init__(self, multiplexer: Multiplexer, stream_id: int) -> None:
         self._multiplexer = multiplexer
-        self._buffer = SendBuffer()
+        # Only while something is in it: most streams are idle, and there may be ten thousand.
+        self._buffer: SendBuffer | None = None
         self._received: list[Buffer] | None = None
         self._waiting = True  # for a turn, or to be opened
         self._opened = False
@@ -94,13 +95,15 @@ class MuxStream:
     @property
     def unsent(self) -> int:
         """The bytes that were written and not yet taken."""
-        return self._buffer.size
+        return 0 if self._buffer is None else self._buffer.size
 
     def write(self, data: Buffer) -> None:
         """Queue ``data``. It is dropped when the agent has closed the stream: nobody reads it."""
         if self._closing:
             raise LocalProtocolError("a closed stream takes no data")
         if data and not self.closed_by_peer:
+            if self._buffer is None:
+                self._buffer = SendBuffer()
             self._buffer.append(data)
             self._wait_for_turn()
 
@@ -113,7 +116,7 @@ class MuxStream:
 
     def abort(self) -> None:
         """Drop what is queued and send FIN, or nothing where SYN has not been sent."""
-        self._buffer.clear()
+        self._buffer = None
         if not self._opened and not self.closed_by_peer:
             self._multiplexer._withdraw(self)
             self.closed_by_peer = True
@@ -138,7 +141,7 @@ class MuxStream:
         self._multiplexer._touched[self] = None
 
     def _receive_end(self, refused: bool) -> None:
-        self._buffer.clear()
+        self._buffer = None
         self.closed_by_peer = True
         self.refused = refused
 
@@ -156,11 +159,13 @@ class MuxStream:
         if self.closed_by_peer:
             return []
         parts: list[Buffer] = []
-        if self.unsent:
-            size = min(self.unsent, room - HEADER.size, MAX_FRAME_SIZE)
-            parts.append(HEADER.pack(VERSION, Command.PSH, size, self.id))
+        if self._buffer is not None:
+            size = min(self._buffer.size, room - HEADER.size, MAX_FRAME_SIZE)
+            parts.append(HEADER.pack(VERSION, _PSH, size, self.id))
             parts += self._buffer.take(size)
             room -= HEADER.size + size
+            if not self._buffer.size:
+                self._buffer = None
         if self._closing and not self.unsent and room >= HEADER.size:
             parts.append(HEADER.pack(VERSION, Command.FIN, 0, self.id))
         elif self.unsent or self._closing:
