@@ -122,11 +122,11 @@ async def counting(counts: Counter[str]) -> AsyncIterator[Counter[str]]:
 
 
 def check(found: Counter[str]) -> None:
-    """Nothing is done for each message."""
+    """Nothing is done for each message; some things for each read, which brings many."""
     assert found["create_task"] == 0
     assert found["call_at"] == 0
     assert found["call_later"] < SIZE * MESSAGES / 32
-    assert found["call_soon"] < SIZE * MESSAGES / 32
+    assert found["call_soon"] < SIZE * MESSAGES / 4
     assert found["WebSocket writes"] < SIZE * MESSAGES / 4
 
 
@@ -147,7 +147,8 @@ async def test_download(forwarding: Forwarding) -> None:
         await sending
         await forwarding.settle()
     check(found)
-    assert 0 < found["local writes"] <= found["WebSocket writes"] + 1
+    assert 0 < found["local writes"] < SIZE * MESSAGES / 4
+    assert found["WebSocket writes"] <= found["call_soon"] + 4
 
 
 async def test_a_read_is_a_write(forwarding: Forwarding) -> None:
@@ -178,7 +179,8 @@ async def test_an_exchange(forwarding: Forwarding) -> None:
         await forwarding.remote.send(b"!")
         await forwarding.local.read(1)
         await forwarding.settle()
-    assert found["create_task"] == found["call_soon"] == 0
+    assert found["create_task"] == 0
+    assert found["call_soon"] <= 4
     assert found["call_later"] <= 2
     assert 2 <= found["WebSocket writes"] <= 3
     assert found["local writes"] == 1
