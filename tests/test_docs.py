@@ -28,6 +28,7 @@ DOCUMENTS = [
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "docs/explanation/design.md",
+        "docs/explanation/sessions.md",
         "docs/explanation/reliability.md",
     )
 ]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ssmnet.errors import ConnectError, Error, SessionClosed, UsageError
-from ssmnet.events import Event, Restarted, Restarting
+from ssmnet.events import Event, Restarted, Restarting, Widened
 from ssmnet.pool import (
     FORCED_DRAIN_TIMEOUT,
     RETIRED_DRAIN_TIMEOUT,
@@ -189,6 +189,7 @@ class Pool(RuleBasedStateMachine):
         self.start_time = 0.0
         self.failure: Error | None = None
         self.drain = 0.0
+        self.width = 1
         self.max_restarts: int | None = None
         self.max_age: float | None = None
         self.tries = 0
@@ -197,6 +198,7 @@ class Pool(RuleBasedStateMachine):
         self.pool: SessionPool | None = None
 
     @initialize(
+        width=st.sampled_from([1, 1, 2, 3]),
         max_restarts=st.sampled_from([None, None, None, 0, 2]),
         max_age=st.sampled_from([None, None, MAX_AGE]),
         amount=st.integers(0, 3),
@@ -205,6 +207,7 @@ class Pool(RuleBasedStateMachine):
     )
     def open(
         self,
+        width: int,
         max_restarts: int | None,
         max_age: float | None,
         amount: int,
@@ -212,7 +215,7 @@ class Pool(RuleBasedStateMachine):
         heal: bool,
     ) -> None:
         self.max_restarts, self.max_age, self.drain = max_restarts, max_age, drain
-        self.heals = heal
+        self.width, self.heals = width, heal
         self.loop.run_until_complete(self.open_pool())
         self.dial(amount, 0.0)
 
@@ -221,8 +224,10 @@ class Pool(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 3), wait=SECONDS)
     def dial(self, amount: int, wait: float) -> None:
         newest = self.pooled()[-1:]
-        usable = all(self.is_fit(one, any_age=True) and one.has_room for one in newest)
-        at_once = newest and usable and not any(one.waits for one in self.connections)
+        usable = any(self.is_fit(one, any_age=True) and one.has_room for one in newest)
+        if self.width > 1:
+            usable = any(one.has_room for one in self.fit())
+        at_once = usable and not any(one.waits for one in self.connections)
         connections = self.do(lambda: [self.dial_one() for _ in range(amount)])
         if at_once and not self.ended:
             assert all(connection.made for connection in connections)
@@ -287,6 +292,12 @@ class Pool(RuleBasedStateMachine):
         """And how long those that start then need to drain."""
         self.failure, self.start_time, self.drain = failure, seconds, drain
 
+    @rule(choice=CHOICES, messages=st.sampled_from([5, 500, 50_000]), wait=SECONDS)
+    @precondition(lambda self: self.alive())
+    def carry(self, choice: int, messages: int, wait: float) -> None:
+        self.alive()[-1 - choice % len(self.alive())].messages += messages
+        self.wait(wait)
+
     def wait(self, seconds: float) -> None:
         tries = self.tries
         self.loop.run_until_complete(asyncio.sleep(seconds))
@@ -311,17 +322,18 @@ class Pool(RuleBasedStateMachine):
     @invariant()
     def sessions_are_bounded(self) -> None:
         if self.pool is not None:
-            assert self.pool.sessions <= self.lasting() <= MAX_SESSIONS
+            assert self.pool.sessions <= self.lasting() <= self.most
             assert self.starting <= 1
-            followed = len(self.sessions) - 1
-            assert self.max_restarts is None or followed <= self.max_restarts
+            assert self.max_restarts is None or self.restarted <= self.max_restarts
+            assert self.width > 1 or self.restarted == len(self.sessions) - 1
 
     @invariant()
     def restarts_are_told(self) -> None:
         if self.pool is not None:
-            told = [event.session_id for event in self.events if isinstance(event, Restarted)]
+            started = (event for event in self.events if isinstance(event, Restarted | Widened))
+            told = [event.session_id for event in started]
             assert told == [session.session_id for session in self.sessions[1:]]
-            assert self.pool.session_id == self.sessions[-1].session_id
+            assert self.width > 1 or self.pool.session_id == self.sessions[-1].session_id
 
     @invariant()
     def nobody_waits_for_what_never_comes(self) -> None:
@@ -329,7 +341,7 @@ class Pool(RuleBasedStateMachine):
 
     @invariant()
     def the_newest_session_is_kept(self) -> None:
-        if not self.ended and self.sessions and self.sessions[-1].lives:
+        if self.width == 1 and not self.ended and self.sessions and self.sessions[-1].lives:
             assert self.sessions[-1].closed_at is None
 
     @invariant()
@@ -369,6 +381,21 @@ class Pool(RuleBasedStateMachine):
             connection = self.do(self.dial_one)
             self.wait(2 * STALL_TIME)
             assert connection.made
+            if self.max_age is None:
+                self.wait(1000.0)
+                self.check_width()
+                for one in self.connected():
+                    self.do(one.hang_up)
+                self.wait(1000.0)
+                self.check_width()
+
+    def check_width(self) -> None:
+        """Those in use, and one to spare; no other that is not in use."""
+        fit = self.fit()
+        used = sum(bool(session.open) for session in fit)
+        wanted = min(used + 1, self.width)
+        assert len(fit) >= wanted or self.lasting() >= self.most
+        assert len(fit) - used <= max(0, wanted - used)
 
     async def close_pool(self, pool: SessionPool) -> None:
         began = self.loop.time()
@@ -390,6 +417,7 @@ class Pool(RuleBasedStateMachine):
         self.pool = SessionPool(
             self.start,
             self.events.append,
+            width=self.width,
             max_restarts=self.max_restarts,
             max_age=self.max_age,
             clock=self.loop.time,
@@ -444,10 +472,13 @@ class Pool(RuleBasedStateMachine):
         return connection
 
     def check_choice(self, chosen: StandIn) -> None:
-        """The newest session that nothing speaks against, or else one that can't be replaced."""
-        fit = [session for session in self.pooled() if self.is_fit(session)]
+        """One that nothing speaks against, with the least load; or else one that must do."""
+        fit = self.fit()
         if fit:
-            assert chosen is fit[-1]
+            assert chosen in fit
+            if not any(session.messages for session in fit):
+                roomy = [len(session.open) for session in fit if session.has_room]
+                assert len(chosen.open) == min(roomy)
         elif chosen.stalled or chosen.refuses:
             assert chosen is self.pooled()[-1]
             assert not self.can_replace(chosen)
@@ -455,37 +486,49 @@ class Pool(RuleBasedStateMachine):
     def can_replace(self, session: StandIn) -> bool:
         """For sure: a destination that refuses is not looked up again too often."""
         assert self.pool is not None
-        bounded = self.max_restarts is not None and len(self.sessions) > self.max_restarts
+        bounded = self.max_restarts is not None and self.restarted >= self.max_restarts
         # One that is only old is used rather than that the last bytes of another are cut short.
         most = self.pool.sessions if session.stalled else self.lasting()
-        return not (bounded or session.refuses or most >= MAX_SESSIONS)
+        return not (bounded or session.refuses or most >= self.most)
 
     def check_waiting(self) -> None:
         """Who waits does so for a session to start, or for room in the one that is best."""
         if self.trying or not any(connection.waits for connection in self.connections):
             return
-        pooled = self.pooled()
-        fit = [session for session in pooled if self.is_fit(session)]
+        pooled, fit = self.pooled(), self.fit()
         if fit:
-            assert not fit[-1].has_room
+            assert not any(session.has_room for session in fit)
         else:
             assert not pooled[-1].has_room
             assert not self.can_replace(pooled[-1])
 
     def check_age(self) -> None:
         """A session that is too old has a successor, if that is allowed and can start."""
-        if self.max_age is None or self.trying or self.lasting() >= MAX_SESSIONS:
+        if self.max_age is None or self.trying or self.lasting() >= self.most:
             return
         self.dial(1, 0.0)
         self.loop.run_until_complete(asyncio.sleep(self.start_time + STALL_TIME))
         pooled = self.pooled()
-        if pooled and not self.trying and self.can_replace(pooled[-1]):
+        if pooled and not self.trying and not self.fit() and self.can_replace(pooled[-1]):
             assert pooled[-1].age < self.max_age + self.start_time + STALL_TIME
 
     @property
     def trying(self) -> bool:
         """Whether a session is to start that has not."""
-        return bool(self.events) and isinstance(self.events[-1], Restarting)
+        kinds = [type(one) for one in self.events if isinstance(one, Restarting | Restarted)]
+        return kinds[-1:] == [Restarting] or self.starting > 0
+
+    @property
+    def restarted(self) -> int:
+        return sum(isinstance(event, Restarted) for event in self.events)
+
+    @property
+    def most(self) -> int:
+        return MAX_SESSIONS + self.width - 1
+
+    def fit(self) -> list[StandIn]:
+        """Those that may get a new connection."""
+        return [session for session in self.pooled() if self.is_fit(session)][-self.width :]
 
     def unused(self) -> list[StandIn]:
         return [session for session in self.pooled() if not session.open]
@@ -493,9 +536,8 @@ class Pool(RuleBasedStateMachine):
     def check_retired(self, unused: list[StandIn]) -> None:
         """Who has lost its last connection is closed, unless the next may come to it."""
         pooled = self.pooled()
-        fit = [session for session in pooled if self.is_fit(session)]
         for session in unused:
-            assert session.closed_at is not None or session in (pooled[-1], *fit[-1:])
+            assert session.closed_at is not None or session in (pooled[-1], *self.fit())
 
     def is_fit(self, session: StandIn, *, any_age: bool = False) -> bool:
         old = self.max_age is not None and session.age >= self.max_age

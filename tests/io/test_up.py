@@ -6,11 +6,12 @@ import socket
 import pytest
 
 from ssmnet.aws import Client
-from ssmnet.errors import ListenError
-from ssmnet.events import Event, Listening
+from ssmnet.errors import ListenError, UsageError
+from ssmnet.events import Event, Listening, Widened
 from ssmnet.forwards import Forward
 from ssmnet.loopback import Loopback
-from ssmnet.up import Request, finish, run_forwards
+from ssmnet.up import AUTO_SESSIONS, MAX_SESSIONS, Request, finish, parse_sessions, run_forwards
+from tests.io.tunnels import echo
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -55,6 +56,49 @@ async def test_stops_when_told(client: Client, ssm_loopback: Loopback) -> None:
         )
     assert ok
     assert ssm_loopback.sessions == 0
+
+
+async def test_a_forward_may_have_several_sessions(client: Client, ssm_loopback: Loopback) -> None:
+    stop = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+    dialling: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+
+    async def dial(port: int | None) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Listening):
+            dialling.append(asyncio.ensure_future(dial(event.port)))
+        elif isinstance(event, Widened):
+            assert ssm_loopback.sessions == event.sessions == 2
+            stop.set()
+
+    forward = Forward(0, server.sockets[0].getsockname()[1])
+    request = Request(ssm_loopback.target, sessions=2)
+    async with asyncio.timeout(20):
+        assert await run_forwards(client, request, [forward], on_event, stop)
+    assert ssm_loopback.sessions == 0
+    for writer in writers:
+        writer.transport.abort()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "sessions"),
+    [("1", 1), ("12", 12), (str(MAX_SESSIONS), MAX_SESSIONS), ("auto", AUTO_SESSIONS)],
+)
+def test_how_many_sessions(text: str, sessions: int) -> None:
+    assert parse_sessions(text) == sessions
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.5", "many", "AUTO", "\u0663", str(MAX_SESSIONS + 1), "9" * 5000]
+)
+def test_what_is_no_number_of_sessions(text: str) -> None:
+    with pytest.raises(UsageError, match="auto"):
+        parse_sessions(text)
 
 
 async def test_what_is_to_be_finished_is_finished_though_cancelled() -> None:
