@@ -28,7 +28,7 @@ from .delay import EmptyPath, Round
 INITIAL_WINDOW = 32 * 1024
 MIN_WINDOW = 4 * 1024
 # In slow start a queue must be seen while it builds up, not a round later at twice the size
-# (as in RFC 9406): so many samples in a row above the target are taken for one.
+# (as in RFC 9406): so many samples in a row that are notably higher are taken for one.
 SLOW_START_SAMPLES = 8
 # The most by which a window grows or shrinks in one decision.
 GROWTH = 0.25
@@ -122,7 +122,7 @@ class CongestionControl:
         if self._slow_start:
             # Without a sample nobody knows what a larger window does to the queues.
             self._goal = self.max_window
-        high = self._path.queueing(round_trip, now) > self._path.target and self._limited
+        high = self._path.queueing(round_trip, now) > self._path.notable and self._limited
         self._high_samples = self._high_samples + 1 if high else 0
         ends_round = self._round.sample(round_trip, now)
         if self._slow_start and self._high_samples >= SLOW_START_SAMPLES:

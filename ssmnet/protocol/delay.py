@@ -9,11 +9,15 @@ All times are in seconds.
 
 from __future__ import annotations
 
-# Queueing time aimed at: this much, or this share of the empty path's round trip, or half of how
-# much that varies by itself, as it does over radio.
-MIN_TARGET = 0.001
-TARGET_SHARE = 0.125
+# Queueing that says something: this much, or this share of the empty path's round trip, or half of
+# how much that varies by itself, as it does over radio.
+NOTABLE = 0.001
+NOTABLE_SHARE = 0.125
 JITTER_SHARE = 0.5
+# That is aimed at; or at this share, up to so much: schedulers hold things up for milliseconds, and
+# a slow bottleneck that has run dry meanwhile stands idle.
+TARGET_SHARE = 0.25
+TARGET = 0.01
 # How long a measurement is believed, and the first sample of all, which can't tell the jitter.
 LIFETIME = 10.0
 FIRST_LIFETIME = 1.0
@@ -24,13 +28,16 @@ _INFINITY = float("inf")
 
 
 class EmptyPath:
-    """The round trip ``round_trip`` while nothing queues, and the queueing time to aim at."""
+    """The round trip ``round_trip`` while nothing queues.
 
-    __slots__ = ("_until", "round_trip", "target")
+    ``notable`` is the least queueing time that says something, ``target`` the one to aim at.
+    """
+
+    __slots__ = ("_until", "notable", "round_trip", "target")
 
     def __init__(self) -> None:
         self.round_trip = _INFINITY
-        self.target = _INFINITY
+        self.notable = self.target = _INFINITY
         self._until = -_INFINITY
 
     def queueing(self, round_trip: float, now: float) -> float:
@@ -51,7 +58,8 @@ class EmptyPath:
         """The path was empty, and the round trips were between these."""
         self.round_trip = shortest
         jitter = longest - shortest
-        self.target = max(MIN_TARGET, shortest * TARGET_SHARE, jitter * JITTER_SHARE)
+        self.notable = max(NOTABLE, shortest * NOTABLE_SHARE, jitter * JITTER_SHARE)
+        self.target = max(self.notable, min(shortest * TARGET_SHARE, TARGET))
         self._until = now + LIFETIME
 
 

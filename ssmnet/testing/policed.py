@@ -52,10 +52,10 @@ class Change(NamedTuple):
 def queue_needed(rate: float, round_trip: float) -> float:
     """The bytes of queue that a window never goes beyond, on a path whose rate does not change.
 
-    Twice the initial window, and what the bottleneck passes in a quarter of the round trip and two
+    Twice the initial window, and what the bottleneck passes in a quarter of the round trip and four
     milliseconds.
     """
-    return 64 * 1024 + rate * (round_trip / 4 + 0.002)
+    return 64 * 1024 + rate * (round_trip / 4 + 0.004)
 
 
 def upload(

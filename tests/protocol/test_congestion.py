@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmnet.protocol.congestion import INITIAL_WINDOW, MIN_WINDOW, CongestionControl
-from ssmnet.protocol.delay import FIRST_LIFETIME, LIFETIME, MIN_TARGET
+from ssmnet.protocol.delay import FIRST_LIFETIME, LIFETIME, NOTABLE
 from ssmnet.testing.link import Path
 from tests.protocol.simulation import Transfer
 
@@ -246,21 +246,21 @@ def until_measured(control: CongestionControl, round_trip: float, now: float) ->
 def test_a_busy_path_is_measured_with_a_smaller_window_and_then_as_before() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)
-    now = rounds(control, 0.06, 1, now)
-    now, full = until_measured(control, 0.056, now)
+    now = rounds(control, 0.07, 1, now)
+    now, full = until_measured(control, 0.0595, now)
     assert now > FIRST_LIFETIME
-    assert 0.77 * full < control.window < 0.79 * full  # the path holds 0.05 / 0.056 of it
+    assert 0.73 * full < control.window < 0.74 * full  # the path holds 0.05 / 0.0595 of it
     now = rounds(control, 0.05, 2, now)
     assert control.window == full
     windows = []
     while now < LIFETIME:
-        now = rounds(control, 0.05625, 1, now)
+        now = rounds(control, 0.06, 1, now)
         windows.append(control.window)
     assert max(windows) < 1.02 * full, "no more than before"
     assert min(windows) > 0.98 * full, "and not again"
     while control.window > 0.95 * full:
         assert now < LIFETIME + 2 * FIRST_LIFETIME
-        now = rounds(control, 0.056, 1, now)
+        now = rounds(control, 0.0595, 1, now)
 
 
 def test_a_path_that_turns_out_to_be_shorter_is_measured_until_it_is_empty() -> None:
@@ -281,8 +281,8 @@ def test_a_path_that_turns_out_to_be_shorter_is_measured_until_it_is_empty() -> 
 def test_a_loss_after_a_measurement_ends_the_way_back() -> None:
     control = CongestionControl(MAX)
     now = rounds(control, 0.05, 3)
-    now = rounds(control, 0.06, 1, now)
-    now, full = until_measured(control, 0.056, now)
+    now = rounds(control, 0.07, 1, now)
+    now, full = until_measured(control, 0.0595, now)
     control.lost(now, now)
     before = control.window
     control.limited()
@@ -352,7 +352,7 @@ def test_fills_a_path_and_not_its_queue(rate: float, rtt: float) -> None:
     throughput, peak = measured(transfer, 0.5 + 50 * rtt)
     assert throughput >= 0.9 * rate
     assert peak <= queue / 2
-    assert peak <= 3 * max(MIN_WINDOW, rate * max(MIN_TARGET, rtt / 4))
+    assert peak <= 3 * max(MIN_WINDOW, rate * max(NOTABLE, rtt / 4))
 
 
 @pytest.mark.parametrize(("rate", "rtt"), PATHS)

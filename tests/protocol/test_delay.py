@@ -3,8 +3,9 @@ import pytest
 from ssmnet.protocol.delay import (
     FIRST_LIFETIME,
     LIFETIME,
-    MIN_TARGET,
+    NOTABLE,
     SHORTEST,
+    TARGET,
     EmptyPath,
     Round,
 )
@@ -39,14 +40,21 @@ def test_a_measurement_is_believed_for_a_while_and_the_first_sample_less() -> No
 
 
 @pytest.mark.parametrize(
-    ("shortest", "longest", "target"),
-    [(0.0, 0.0, MIN_TARGET), (0.4, 0.4, 0.05), (0.4, 0.6, 0.1)],
+    ("shortest", "longest", "notable", "target"),
+    [
+        (0.0, 0.0, NOTABLE, NOTABLE),
+        (0.02, 0.02, 0.0025, 0.005),
+        (0.06, 0.06, 0.0075, TARGET),
+        (0.4, 0.4, 0.05, 0.05),
+        (0.4, 0.6, 0.1, 0.1),
+    ],
 )
 def test_the_target_is_a_share_of_the_path_or_of_its_jitter(
-    shortest: float, longest: float, target: float
+    shortest: float, longest: float, notable: float, target: float
 ) -> None:
     path = EmptyPath()
     path.measured(shortest, longest, 0.0)
+    assert path.notable == pytest.approx(notable)
     assert path.target == pytest.approx(target)
 
 

