@@ -100,7 +100,7 @@ def row(
 
 def main() -> None:
     arguments = report.parser(__doc__).parse_args()
-    rows = measure(2, 1.5) if arguments.quick else measure(5, 6.0)
+    rows = measure(1, 2.0) if arguments.quick else measure(5, 6.0)
     report.show("latency", rows, arguments.json)
 
 

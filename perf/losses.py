@@ -14,7 +14,7 @@ from perf import report, tunnel
 from perf.transfer import Moved, download, upload
 
 LOSSES = (0.0, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0)  # percent
-QUICK_LOSSES = (0.0, 1.0, 5.0)
+QUICK_LOSSES = (0.0, 2.0)
 ROUND_TRIP = 0.02  # s
 
 
