@@ -3,10 +3,12 @@
 ``python -m perf.sessions`` runs ``ssmnet forward --sessions N`` with one connection in each
 session: first idle, when it counts wake-ups (voluntary context switches of all threads), CPU time
 and private memory; then each downloads as fast as ``ssmnet loopback --pace`` sends, which is at the
-real agent's pace. All of its agents are in one process: where they need its whole core, it is them
-that slow down, so its CPU time is told, too.
+real agent's pace. All of its agents are in one process, and all programs share the machine: the
+last columns say how many cores the two of ours had, and how many were busy in all. Where that is
+all there are, and ours had less, it is other work that bounds the rate.
 """
 
+import os
 import re
 import time
 from pathlib import Path
@@ -29,14 +31,12 @@ def measure(
     steps: tuple[int, ...], idle_seconds: float, seconds: float, rounds: int
 ) -> list[report.Row]:
     rows: list[report.Row] = []
-    first_mib = 0.0
     with tunnel.destination() as remote, tunnel.far_end("--pace") as far_pid:
         for number in steps:
             with wide.forward(remote.port, number) as forward:
                 connections = forward.connect_many(number, "e")
                 time.sleep(SETTLING_TIME)
                 mib = private_mib(forward.pid)
-                first_mib = first_mib or mib
                 woken, cpu = wake_ups(forward.pid), tunnel.cpu_time(forward.pid)
                 time.sleep(idle_seconds)
                 woken = wake_ups(forward.pid) - woken
@@ -44,7 +44,7 @@ def measure(
                 for connection in connections:
                     connection.close()
                 found = [download(forward, far_pid, number, seconds) for _ in range(rounds)]
-            rates, ours, theirs = zip(*found, strict=True)
+            rates, ours, theirs, had, busy = zip(*found, strict=True)
             rows.append(
                 {
                     "sessions": number,
@@ -52,11 +52,10 @@ def measure(
                     "down us/KiB": report.median(ours),
                     "far end us/KiB": report.median(theirs),
                     "private MiB": round(mib, 1),
-                    "KiB a session": round((mib - first_mib) * 1024 / (number - 1), 1)
-                    if number > 1
-                    else None,
                     "idle wake-ups/s": round(woken / idle_seconds, 2),
                     "idle CPU ms/s": round(idle_cpu / idle_seconds * 1e3, 2),
+                    "cores had": report.median(had, 2),
+                    "cores busy": report.median(busy, 2),
                 }
             )
     return rows
@@ -64,19 +63,28 @@ def measure(
 
 def download(
     forward: wide.Forward, far_pid: int, number: int, seconds: float
-) -> tuple[float, float, float]:
-    """MB/s, and the CPU time for a KiB in microseconds, of the forward and of the far end."""
+) -> tuple[float, float, float, float, float]:
+    """MB/s, microseconds of CPU time a KiB of the forward and of the far end, cores."""
     connections = forward.connect_many(number, "d")
     wide.receive(connections, WARM_UP)
     before = tunnel.cpu_time(forward.pid), tunnel.cpu_time(far_pid)
-    began = time.perf_counter()
+    began, machine = time.perf_counter(), busy_time()
     size = wide.receive(connections, seconds)
-    rate = size / (time.perf_counter() - began) / 1e6
+    elapsed = time.perf_counter() - began
+    busy = (busy_time() - machine) / elapsed
     after = tunnel.cpu_time(forward.pid), tunnel.cpu_time(far_pid)
     for connection in connections:
         connection.close()
     ours, theirs = ((b - a) / size * 1024 * 1e6 for a, b in zip(before, after, strict=True))
-    return rate, ours, theirs
+    had = sum(after) - sum(before)
+    return size / elapsed / 1e6, ours, theirs, had / elapsed, busy
+
+
+def busy_time() -> float:
+    """The seconds that all cores of the machine have run, for whatever program."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, _, _, *interrupts = map(int, fields)
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
