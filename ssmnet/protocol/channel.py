@@ -309,23 +309,28 @@ class DataChannel:
     def _send_data(
         self, out: list[bytes], port: Multiplexer | BasicPort, created_date: int, now: float
     ) -> None:
-        send = self._sender.send
-        while len(out) < BURST and (room := self._sender.room()):
+        sender = self._sender
+        while len(out) < BURST:
+            size = min(sender.room(), BURST - len(out)) * PAYLOAD_SIZE
+            if not size and sender.has_reserve:
+                size = port.urgent
+            if not size:
+                break
             if self._paused:
-                if not self._sender.idle:
+                if not sender.idle:
                     return
                 # The agent is away. One message in flight finds out when it is back.
-                room = 1
-            data = port.take(min(room, BURST - len(out)) * PAYLOAD_SIZE, now)
-            out += [
-                send(_OUTPUT, data[start : start + PAYLOAD_SIZE], created_date, now)
-                for start in range(0, len(data), PAYLOAD_SIZE)
+                size = PAYLOAD_SIZE
+            data = port.take(size, now)
+            payloads = [
+                data[start : start + PAYLOAD_SIZE] for start in range(0, len(data), PAYLOAD_SIZE)
             ]
+            out += sender.send_all(_OUTPUT, payloads, created_date, now)
             if not data or port.idle:
                 break
         if isinstance(port, BasicPort) and port.take_disconnect():
             flag = encode_flag(Flag.DISCONNECT_TO_PORT)
-            out.append(send(PayloadType.FLAG, flag, created_date, now))
+            out.append(sender.send(PayloadType.FLAG, flag, created_date, now))
 
     def _receive_acknowledge(self, message: AgentMessage) -> None:
         """One that is not written as all ends do."""

@@ -66,6 +66,8 @@ class BasicPort:
     that the destination has refused since it last said anything.
     """
 
+    urgent = 0  # there is one stream at a time
+
     def __init__(self, *, reusable: bool) -> None:
         self._reusable = reusable
         self.refusals = 0

@@ -4,9 +4,10 @@ A frame is ``u8 version = 1 | u8 command | u16 length | u32 stream id`` (little-
 ``length`` bytes. Frames and the messages that carry them do not align.
 
 Out is pulled: streams queue what their owners write, and ``Multiplexer.take`` gives them turns of
-one payload each, so that a keystroke never waits behind another stream's megabytes. A stream that
-is alone has all of what may be sent now in one frame: nobody could have come in between. In is cut
-through: what has come of a PSH frame is handed on before the frame is complete.
+one payload each, so that a keystroke never waits behind another stream's megabytes; one that had
+nothing to send before has the first. A stream that is alone has all of what may be sent now in one
+frame: nobody could have come in between. In is cut through: what has come of a PSH frame is handed
+on before the frame is complete.
 
 The agent joins every stream to a TCP connection of its own and closes *both* directions of that
 when it sees our FIN, so a stream has no half-close: FIN means that we are done with it.
@@ -130,7 +131,7 @@ class MuxStream:
     def _wait_for_turn(self) -> None:
         if not self._waiting and not self.closed_by_peer:
             self._waiting = True
-            self._multiplexer._turns.append(self)
+            self._multiplexer._beginners.append(self)
 
     def _receive(self, data: Buffer) -> None:
         if self._closing:
@@ -156,9 +157,9 @@ class MuxStream:
     def _take_turn(self, room: int) -> list[Buffer]:
         """Frames of at most ``room`` bytes, which is more than one header's size."""
         self._waiting = False
-        if self.closed_by_peer:
-            return []
         parts: list[Buffer] = []
+        if self.closed_by_peer:
+            return parts
         if self._buffer is not None:
             size = min(self._buffer.size, room - HEADER.size, MAX_FRAME_SIZE)
             parts.append(HEADER.pack(VERSION, _PSH, size, self.id))
@@ -166,10 +167,10 @@ class MuxStream:
             room -= HEADER.size + size
             if not self._buffer.size:
                 self._buffer = None
-        if self._closing and not self.unsent and room >= HEADER.size:
+        if self._closing and self._buffer is None and room >= HEADER.size:
             parts.append(HEADER.pack(VERSION, Command.FIN, 0, self.id))
-        elif self.unsent or self._closing:
-            self._wait_for_turn()
+        else:
+            self._waiting = self._closing or self._buffer is not None
         return parts
 
 
@@ -198,6 +199,7 @@ class Multiplexer:
         self._streams: dict[int, MuxStream] = {}
         self._to_open: deque[MuxStream] = deque()
         self._turns: deque[MuxStream] = deque()
+        self._beginners: deque[MuxStream] = deque()  # who had nothing to send before
         self._unanswered: dict[int, float] = {}
         self.refusals = 0
         self._untold_refusals = 0
@@ -214,7 +216,15 @@ class Multiplexer:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to take."""
-        return not self._turns and not self._to_open
+        return not (self._turns or self._beginners or self._to_open)
+
+    @property
+    def urgent(self) -> int:
+        """How many of the bytes that are taken next are of streams that open or begin to send."""
+        size = HEADER.size * len(self._to_open)
+        if self._beginners:
+            size += 2 * HEADER.size + self._beginners[0].unsent
+        return min(TURN, size)
 
     @property
     def closing(self) -> bool:
@@ -244,14 +254,10 @@ class Multiplexer:
             self._unanswered[stream.id] = now
             parts.append(stream._open())
             room -= HEADER.size
-        while self._turns and room > HEADER.size:
-            stream = self._turns.popleft()
-            taken = stream._take_turn(min(room, TURN) if self._turns else room)
+        while (self._beginners or self._turns) and room > HEADER.size:
+            taken = self._take_turn(room)
             room -= sum(map(len, taken))
             parts += taken
-            if stream.low_water is not None and stream.unsent <= stream.low_water:
-                stream.low_water = None
-                self._relieved.append(stream)
         if self._keep_alive is not None and (parts or self._next_keep_alive is None):
             self._next_keep_alive = now + self._keep_alive
         return b"".join(parts)
@@ -305,6 +311,23 @@ class Multiplexer:
             return ()
         relieved, self._relieved = self._relieved, []
         return relieved
+
+    def _take_turn(self, room: int) -> list[Buffer]:
+        """Who begins to send comes first, and then waits for the others' turns as they do.
+
+        One that has nothing more to send waits for one more turn, or it could begin again at once
+        (as in RFC 8290).
+        """
+        stream = (self._beginners or self._turns).popleft()
+        alone = not self._beginners and not self._turns
+        taken = stream._take_turn(room if alone else min(room, TURN))
+        if stream._waiting or (taken and self._turns and not stream._closing):
+            stream._waiting = True
+            self._turns.append(stream)
+        if stream.low_water is not None and stream.unsent <= stream.low_water:
+            stream.low_water = None
+            self._relieved.append(stream)
+        return taken
 
     def _may_open(self, now: float) -> bool:
         if len(self._unanswered) < self._max_opening:

@@ -18,7 +18,7 @@ and nothing is ever dropped from the list: who has more to send waits for the wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 
 import msgspec
@@ -33,6 +33,10 @@ from .window import MAX_BYTES, MAX_MESSAGES, Window
 # eighth of a round trip, over one, divided by three (RFC 9002).
 MIN_REORDERING = 3
 MAX_REORDERING = 48
+
+# What is in a hurry may exceed the window by so many bytes: it need not wait for what is in flight,
+# and is little enough for any queue.
+RESERVE = 8 * 1024
 
 # The agent repairs one loss per 100 ms while it runs on at 700 messages a second, so a burst of
 # losses needs as large a buffer as the agent's own.
@@ -113,26 +117,41 @@ class StreamSender:
             self._congestion.limited()
         return room
 
+    @property
+    def has_reserve(self) -> bool:
+        """Whether a message that is in a hurry may be sent though there is no room."""
+        ahead = self.next_number - self._lowest
+        return not self._lost and self.window.room(ahead, RESERVE) > 0
+
     def send(self, payload_type: int, payload: Buffer, created_date: int, now: float) -> bytes:
         """The next message, now in flight. The window is the caller's to ask; see ``room``."""
-        number, order = self.next_number, self._order
-        wire = serialize(
-            self._message_type,
-            payload,
-            number,
-            payload_type,
-            0,
-            next(self._message_ids),
-            created_date,
-        )
-        if not self._in_flight:
+        (wire,) = self.send_all(payload_type, (payload,), created_date, now)
+        return wire
+
+    def send_all(
+        self, payload_type: int, payloads: Iterable[Buffer], created_date: int, now: float
+    ) -> list[bytes]:
+        """As ``send``, a message for each payload."""
+        message_type, ids = self._message_type, self._message_ids
+        in_flight, number, order = self._in_flight, self.next_number, self._order
+        if not in_flight:
             self._waiting_since = now
             if not self._lost:
                 self.progress_at = now
-        self._in_flight[number] = _Sent(number, wire, order, now, order, now)
-        self.window.in_flight += len(wire)
-        self.next_number, self._order = number + 1, order + 1
-        return wire
+        wires = []
+        size = 0
+        for payload in payloads:
+            wire = serialize(
+                message_type, payload, number, payload_type, 0, next(ids), created_date
+            )
+            in_flight[number] = _Sent(number, wire, order, now, order, now)
+            wires.append(wire)
+            size += len(wire)
+            number += 1
+            order += 1
+        self.window.in_flight += size
+        self.next_number, self._order = number, order
+        return wires
 
     def resend(self, now: float) -> bytes | None:
         """The oldest lost message, in flight again; None when there is none, or no room."""

@@ -32,8 +32,11 @@ class Window:
         """Whether one more message may be in flight; it may overshoot by that one."""
         return self.in_flight < min(self.limit, self.max_bytes)
 
-    def room(self, ahead: int) -> int:
+    def room(self, ahead: int, reserve: int = 0) -> int:
         """How many new messages of full size may be sent, the first ``ahead`` of the oldest
-        unacknowledged one; the last of them may overshoot."""
-        free = min(self.limit, self.max_bytes) - self.in_flight
+        unacknowledged one; the last of them may overshoot.
+
+        ``reserve`` is for what may go beyond the limit, in bytes.
+        """
+        free = min(self.limit + reserve, self.max_bytes) - self.in_flight
         return max(0, min(-(-free // MESSAGE_SIZE), self.max_messages - ahead))

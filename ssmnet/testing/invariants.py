@@ -10,7 +10,7 @@ from typing import cast
 
 from ..driver import WRITE_LIMIT, Driver
 from ..message_socket import Handler
-from ..protocol.stream import MAX_REORDERED_BYTES, MAX_REORDERED_MESSAGES
+from ..protocol.stream import MAX_REORDERED_BYTES, MAX_REORDERED_MESSAGES, RESERVE
 from ..protocol.window import MAX_MESSAGES
 from .transcript import ACKNOWLEDGE, INPUT, OUTPUT, Transcript
 from .websocket import READ_SIZE, SimulatedWebSocket
@@ -95,7 +95,7 @@ class Invariants:
         if last is not None and last[_PAYLOAD_TYPE] == _OUTPUT_PAYLOAD:
             window = cast(Driver, handler).channel._sender.window
             before = window.in_flight - len(last)
-            if before >= min(window.limit, window.max_bytes):
+            if before >= min(window.limit + RESERVE, window.max_bytes):
                 self._transcript.fail(
                     f"{before} bytes were in flight before the last message, of {window.limit}"
                 )

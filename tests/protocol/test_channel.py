@@ -20,6 +20,7 @@ from ssmnet.protocol.message import (
 )
 from ssmnet.protocol.port import BasicPort, PortStream
 from ssmnet.protocol.smux import Multiplexer, MuxStream
+from ssmnet.protocol.stream import RESERVE
 from ssmnet.protocol.version import CLIENT_VERSION
 from ssmnet.testing.link import Path, harmful, losing
 from tests.protocol import vectors
@@ -898,6 +899,33 @@ def test_there_is_room_until_the_window_is_full_or_the_path_is() -> None:
         channel.receive_message(acknowledgement)
     channel.burst_ended(1.1)
     assert channel.has_room
+
+
+def test_a_keystroke_does_not_wait_for_the_window_that_others_have_filled() -> None:
+    channel = ready()
+    bulk, typist = open_stream(channel), open_stream(channel)
+    assert isinstance(typist, MuxStream)
+    bulk.write(bytes(10_000_000))
+    sent_by(channel, 1.0)
+    assert not channel.has_room
+    typist.write(b"k")
+    (message,) = inputs(sent_by(channel, 1.1))
+    assert list(smux_frames(bytes(message.payload))) == [(PSH, typist.id, b"k")]
+    # But not one after the other, while others have no turn.
+    typist.write(b"k")
+    assert inputs(sent_by(channel, 1.2)) == []
+
+
+def test_beginners_exceed_the_window_by_no_more_than_the_reserve() -> None:
+    channel = ready()
+    bulk = open_stream(channel)
+    bulk.write(bytes(10_000_000))
+    sent_by(channel, 1.0)
+    window = channel._sender.window
+    for _ in range(30):
+        open_stream(channel).write(bytes(1000))
+        sent_by(channel, 1.1)
+    assert RESERVE <= window.in_flight - window.limit < RESERVE + 3000
 
 
 def test_an_old_agent_is_kept_alive() -> None:

@@ -196,7 +196,38 @@ def test_streams_take_turns_within_what_goes_out_at_once() -> None:
     first.write(bytes(5000))
     second.write(b"k")
     taken = [(stream_id, len(data)) for _, stream_id, data in frames(multiplexer.take(9000, 0.0))]
-    assert taken == [(first.id, 1016), (second.id, 1), (first.id, 5000 - 1016)]
+    # The second waits for one more turn of the first's before it could begin again.
+    assert taken == [(first.id, 1016), (second.id, 1), (first.id, 1016), (first.id, 5000 - 2032)]
+
+
+def test_who_begins_to_send_has_the_first_turn_but_not_again_and_again() -> None:
+    multiplexer, (bulk, other, typist) = opened(3)
+    bulk.write(bytes(100_000))
+    other.write(bytes(100_000))
+    multiplexer.take(2 * SIZE, 0.0)
+    served = []
+    for _ in range(9):
+        typist.write(b"k")
+        served += [stream_id for _, stream_id, _ in frames(multiplexer.take(SIZE - 8, 0.0))]
+    assert served[0] == typist.id
+    # Each of the others has had a turn before the next of the same stream.
+    turns = "".join({bulk.id: "b", other.id: "o", typist.id: "t"}[one] for one in served)
+    assert "tt" not in turns
+    assert all(set("bo") <= set(turn) for turn in turns.split("t")[1:-1]), turns
+
+
+def test_what_is_urgent_is_what_a_beginner_has_and_comes_first() -> None:
+    multiplexer, (bulk, typist) = opened(2)
+    assert multiplexer.urgent == 0
+    bulk.write(bytes(100_000))
+    assert multiplexer.urgent == SIZE
+    multiplexer.take(SIZE, 0.0)
+    assert multiplexer.urgent == 0
+    typist.write(b"key")
+    urgent = multiplexer.urgent
+    assert 8 + 3 <= urgent <= SIZE
+    assert (PSH, typist.id, b"key") in frames(multiplexer.take(urgent, 0.0))
+    assert multiplexer.urgent == 0
 
 
 def test_a_keystroke_goes_out_within_one_round_of_the_others() -> None:

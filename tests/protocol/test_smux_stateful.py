@@ -246,7 +246,7 @@ class Mux(RuleBasedStateMachine):
 
     @invariant()
     def who_has_something_to_send_has_a_turn(self) -> None:
-        turns = list(self.multiplexer._turns)
+        turns = [*self.multiplexer._beginners, *self.multiplexer._turns]
         assert len(turns) == len(set(turns))
         assert {life.stream for life in self.lives.values() if life.owes} <= set(turns)
 

@@ -39,6 +39,14 @@ def test_room_counts_full_messages_of_which_the_last_may_overshoot() -> None:
     assert window.room(0) == 0
 
 
+def test_a_reserve_is_room_beyond_the_limit_but_not_beyond_the_maximum() -> None:
+    window = Window(1000, max_bytes=5000)
+    window.in_flight = 1000
+    assert (window.room(0), window.room(0, 1145)) == (0, 2)
+    window.in_flight = 5000
+    assert window.room(0, 1145) == 0
+
+
 def test_never_runs_further_ahead_than_the_smallest_far_end_keeps() -> None:
     assert MAX_MESSAGES < 10_000
 
