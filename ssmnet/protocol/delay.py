@@ -11,7 +11,7 @@ from __future__ import annotations
 
 # Queueing that says something: this much, or this share of the empty path's round trip, or half of
 # how much that varies by itself, as it does over radio.
-NOTABLE = 0.001
+NOTABLE = 0.0008
 NOTABLE_SHARE = 0.125
 JITTER_SHARE = 0.5
 # That is aimed at; or at this share, up to so much: schedulers hold things up for milliseconds, and

@@ -27,12 +27,17 @@ from .buffer import Buffer
 from .congestion import CongestionControl
 from .message import AgentMessage, MessageType, serialize
 from .recovery import RoundTripTime
-from .window import MAX_BYTES, MAX_MESSAGES, Window
+from .window import MAX_BYTES, MAX_MESSAGES, MESSAGE_SIZE, Window
 
 # By how many messages one may be overtaken before it counts as lost; and by this many times an
 # eighth of a round trip, over one, divided by three (RFC 9002).
 MIN_REORDERING = 3
 MAX_REORDERING = 48
+
+# Acknowledgements open the window little by little. What may be sent is put off until it is worth a
+# write: so much of a second's worth, as the kernel does for large segments, or half of the window.
+QUANTUM_TIME = 0.001
+MAX_QUANTUM = 32  # messages
 
 # What is in a hurry may exceed the window by so many bytes: it need not wait for what is in flight,
 # and is little enough for any queue.
@@ -94,6 +99,7 @@ class StreamSender:
         self._reordering = MIN_REORDERING
         self._acknowledged_bytes = 0
         self._newest: _Sent | None = None
+        self._quantum = 0  # messages
 
     @property
     def idle(self) -> bool:
@@ -113,6 +119,8 @@ class StreamSender:
     def room(self) -> int:
         """How many full messages may be sent now. Asked by one who has them: none is noted."""
         room = 0 if self._lost else self.window.room(self.next_number - self._lowest)
+        if room < self._quantum and self._in_flight:
+            room = 0
         if not room:
             self._congestion.limited()
         return room
@@ -282,7 +290,9 @@ class StreamSender:
         self._congestion.undo_restart()
 
     def _follow(self) -> None:
-        self.window.limit = self._congestion.window
+        limit = self.window.limit = self._congestion.window
+        worth = limit * min(0.5, QUANTUM_TIME / (self.round_trip_time.smoothed or 1.0))
+        self._quantum = min(MAX_QUANTUM, int(worth / MESSAGE_SIZE))
         lowest, end, in_flight, lost = self._lowest, self.next_number, self._in_flight, self._lost
         while lowest < end and lowest not in in_flight and lowest not in lost:
             lowest += 1

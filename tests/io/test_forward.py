@@ -764,7 +764,7 @@ async def test_what_is_sent_early_waits(server: Server) -> None:
     async with listening(dial := Dial(server.port)) as forward:
         dial.may.clear()
         local = await forward.connect()
-        data = random.randbytes(4 * MIB)
+        data = random.randbytes(40 * MIB)
         sending = asyncio.ensure_future(local.send(data))
         await asyncio.sleep(0.1)
         assert not sending.done(), "it must wait in the socket, not in memory"

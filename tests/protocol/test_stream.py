@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ssmnet.protocol.congestion import MIN_WINDOW
 from ssmnet.protocol.message import AgentMessage, MessageType, PayloadType, message_ids, parse
 from ssmnet.protocol.recovery import INITIAL_TIMEOUT, MAX_TIMEOUT
-from ssmnet.protocol.stream import StreamReceiver, StreamSender
+from ssmnet.protocol.stream import MAX_QUANTUM, StreamReceiver, StreamSender
 from ssmnet.testing.link import Path, harmful, losing, losing_between
 from tests.protocol.simulation import CREATED, Transfer
 
@@ -799,3 +799,41 @@ def test_a_gap_lasts_until_it_is_closed() -> None:
     assert receiver.has_gap
     receiver.receive(message(0))
     assert not receiver.has_gap
+
+
+def test_acknowledgements_that_trickle_in_do_not_make_small_writes() -> None:
+    sender = new_sender()
+    numbers: list[int] = []
+
+    def fill() -> int:
+        sent = len(numbers)
+        while room := sender.room():
+            for _ in range(room):
+                numbers.append(sender.next_number)
+                sender.send(PayloadType.OUTPUT, bytes(1024), CREATED, now)
+        return len(numbers) - sent
+
+    now = 0.0
+    fill()
+    for step in range(400):
+        now += 0.00001
+        sender.acknowledge(numbers[step])
+        sender.settle(now)
+        sent = fill()
+        if step > 50:
+            assert sent == 0 or sent >= min(MAX_QUANTUM, sender._quantum) > 4
+    # With nothing in flight whatever there is room for may go.
+    for number in numbers[400:]:
+        sender.acknowledge(number)
+    sender.settle(now)
+    assert sender.room() > 0
+
+
+def test_on_a_slow_path_nothing_is_put_off() -> None:
+    sender = new_sender()
+    for _ in range(20):
+        sender.send(PayloadType.OUTPUT, bytes(1024), CREATED, 0.0)
+    for number in range(19):
+        sender.acknowledge(number)
+        sender.settle(0.3)
+        assert sender._quantum == 0

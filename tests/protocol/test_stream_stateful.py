@@ -333,7 +333,13 @@ class Sender(RuleBasedStateMachine):
     def check_refusal(self) -> None:
         # Messages that have arrived count until the end of the burst that tells it.
         ahead = len(self.wires) - self.below
-        assert self.sender._lost or not self.has_room() or ahead >= self.max_messages
+        worth_it = self.sender.window.room(ahead) >= self.sender._quantum
+        assert (
+            self.sender._lost
+            or not self.has_room()
+            or ahead >= self.max_messages
+            or (self.sender._in_flight and not worth_it)
+        )
 
     def check_reordering(self, in_flight: Iterable[int]) -> None:
         """It takes so many that were sent later; or one, and more than a round trip."""
