@@ -23,13 +23,15 @@ class Load:
         most: int,
         *,
         fit: Callable[[], list[Session]],
-        widen: Callable[[], None],
+        waiting: Callable[[], int],
+        widen: Callable[[int], None],
         narrow: Callable[[list[Session]], None],
         clock: Callable[[], float],
         random: Random,
     ) -> None:
         self.most = most
         self._fit = fit
+        self._waiting = waiting
         self._widen = widen
         self._narrow = narrow
         self._clock = clock
@@ -53,6 +55,11 @@ class Load:
     def of(self, session: Session) -> float:
         """What a new connection should have least of."""
         return self._traffic[session].load(session.streams)
+
+    @property
+    def may_widen(self) -> bool:
+        """Whether another session may be started now."""
+        return 0 < len(self._fit()) < self.most and self._width.start_at <= self._clock()
 
     def dialled(self) -> None:
         """A connection comes."""
@@ -104,14 +111,15 @@ class Load:
         self._look()
         now = self._clock()
         fit = self._fit()
-        wanted = self._width.wanted([(self._traffic[one], one.streams) for one in fit])
+        used = [(self._traffic[one], one.streams) for one in fit]
+        wanted = self._width.wanted(used, self._waiting())
         surplus_ends = self._width.surplus_ends(len(fit), wanted, now)
         start_at = self._width.start_at if 0 < len(fit) < wanted else None
         if surplus_ends is not None and surplus_ends <= now:
             unused = [session for session in reversed(fit) if not session.streams]
             self._narrow(unused[: len(fit) - wanted])
         elif start_at is not None and start_at <= now:
-            self._widen()
+            self._widen(wanted - len(fit))
         if any(traffic.moves or traffic.is_busy for traffic in self._traffic.values()):
             self._look_in(LOOK_INTERVAL)
         for due in (surplus_ends, start_at):

@@ -9,7 +9,8 @@ destination does not read; what it resolved once is not where the destination is
 than somebody wants it to be. It keeps the connections it has, and is closed after the last of them.
 
 A pool that may be wider than one session has as many as its connections ask for, one of them to
-spare: a new connection gets the one with the least traffic, and waits for none to be started.
+spare. A new connection gets the one with the least traffic; where all have connections and another
+can be started, it waits a moment for that.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ LOOK_AGAIN_TIME = 0.5
 RETIRED_DRAIN_TIMEOUT = 600.0
 # And where there are too many such sessions.
 FORCED_DRAIN_TIMEOUT = 1.0
+# How long a connection waits for a session of its own where it could share one.
+OWN_SESSION_TIME = 1.5
+# Sessions that are being started for the load at a time: AWS throttles that.
+STARTS_AT_ONCE = 4
 # Each destination that does not read takes a session out of use; somewhere that ends. A wider pool
 # may have as many more as it is wider.
 MAX_SESSIONS = 8
@@ -77,6 +82,7 @@ class SessionPool:
         self._load = Load(
             width,
             fit=self._fit,
+            waiting=lambda: len(self._waiting),
             widen=self._widen,
             narrow=self._narrow,
             clock=clock,
@@ -87,9 +93,9 @@ class SessionPool:
         self._sessions: list[Session] = []  # the newest last
         self._retired: dict[Session, None] = {}  # with last bytes on their way; the oldest first
         self._newest_id = ""
-        self._waiting: dict[Waiting, None] = {}
+        self._waiting: dict[Waiting, float] = {}  # since when
         self._starting: asyncio.Task[None] | None = None
-        self._widening = False  # what is being started is for the load, and others do meanwhile
+        self._widening: set[asyncio.Task[None]] = set()  # starts for the load
         self._failing = False  # to start
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -130,18 +136,21 @@ class SessionPool:
             raise self._ended.result()
         self._load.dialled()
         session = self._choose()
-        if session is not None and session.has_room and not self._waiting:
+        now = self._clock()
+        if session is not None and not self._waiting and self._suits(session, since=now):
             return session.create_stream(protocol)
         waiting = Waiting(protocol, self._forget, WAIT_TIMEOUT)
-        self._waiting[waiting] = None
+        self._waiting[waiting] = now
+        self._load.changed()
         self._await_room()
         return waiting
 
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
         """End everything; the sessions are terminated. For ``drain`` see Session.close."""
         self._end(SessionClosed("closed"))
-        if self._starting is not None:
-            await asyncio.wait((self._starting,))
+        starting = self._widening if self._starting is None else {*self._widening, self._starting}
+        if starting:
+            await asyncio.wait(starting)
         for session in (*self._sessions, *self._retired):
             self._spawn(session.close(drain=drain))
         while self._tasks:
@@ -168,6 +177,13 @@ class SessionPool:
         fit = (session for session in reversed(self._sessions) if not self._unfitness(session))
         return list(islice(fit, self._load.most))
 
+    def _suits(self, session: Session, since: float) -> bool:
+        """Whether a connection that has waited ``since`` then is to have that session."""
+        if not session.has_room:
+            return False
+        own = not session.streams or not self._load.may_widen
+        return own or self._clock() - since >= OWN_SESSION_TIME
+
     def _preference(self, session: Session) -> tuple[bool, float]:
         return not session.has_room, self._load.of(session)
 
@@ -183,11 +199,12 @@ class SessionPool:
     def _replace(self, unfit: Unfit) -> bool:
         """Start a session beside those that live; whether that is allowed."""
         now, refused = self._clock(), unfit is Unfit.REFUSED
-        if self._ended.done() or len(self._sessions) >= self._most:
+        lasting = len(self._sessions) + len(self._widening)
+        if self._ended.done() or lasting >= self._most:
             return False
         if not self._restarts.may_replace(now, refused=refused):
             return False
-        if len(self._sessions) + len(self._retired) >= self._most:
+        if lasting + len(self._retired) >= self._most:
             if unfit is Unfit.OLD:
                 return False  # it is still good
             # Its last bytes have had the time that the others took.
@@ -202,17 +219,18 @@ class SessionPool:
         """Give those who wait a session with room, if there is one."""
         while self._waiting:
             session = self._choose()
-            if session is None or not session.has_room:
+            waiting, since = next(iter(self._waiting.items()))
+            if session is None or not self._suits(session, since):
                 self._await_room()
                 return
-            waiting = next(iter(self._waiting))
             del self._waiting[waiting]
             waiting.use(session)
 
     def _await_room(self) -> None:
         """Look again when there is room, or when it shows that there will be none for long."""
         for session in self._fit() or self._sessions[-1:]:
-            session.call_when_roomy(self._place_waiting)
+            if not session.has_room:
+                session.call_when_roomy(self._place_waiting)
         if self._sessions and self._timer is None:
             self._timer = self._loop.call_later(LOOK_AGAIN_TIME, self._look_again)
 
@@ -270,18 +288,16 @@ class SessionPool:
 
     def _follow(self, session: Session, error: Error, lived: float) -> None:
         """The last session is over: another one follows, or none ever will."""
-        if self._starting is None or self._widening:
-            named = isinstance(error, SessionClosed) and bool(error.output)
-            delay = self._restarts.after(lived, for_a_reason=named)
-            if delay is None:
-                self._end(error)
-                return
-            if self._starting is None:
-                self._start_another(str(error), over=True, delay=delay)
-                return
-        # Another is being started already, and was not meant to take its place.
-        self._widening = False
-        self._on_event(Restarting(session.session_id, str(error), over=True))
+        if self._starting is not None:
+            # Another is being started already, and was not meant to take its place.
+            self._on_event(Restarting(session.session_id, str(error), over=True))
+            return
+        named = isinstance(error, SessionClosed) and bool(error.output)
+        delay = self._restarts.after(lived, for_a_reason=named)
+        if delay is None:
+            self._end(error)
+        else:
+            self._start_another(str(error), over=True, delay=delay)
 
     async def _end_of(self, session: Session) -> Error:
         """Why the session is over. One that grows old meanwhile gets a successor in time."""
@@ -322,22 +338,13 @@ class SessionPool:
                 # Whatever it is, nobody would notice that nothing is tried any more.
                 logger.exception("cannot start a session")
                 cause = f"cannot start: {type(error).__name__}"
-            if self._widening:
-                self._stay(cause)
-                return
-            over = over or not self._sessions
             delay = self._restarts.failed()
             self._failing = True
             self._place_waiting()
         self._starting = None
         self._failing = False
-        if self._widening:
-            self._widening = False
-            self._load.widened(failed=False)
-            self._on_event(Widened(session.session_id, len(self._sessions) + 1))
-        else:
-            self._restarts.started()
-            self._on_event(Restarted(session.session_id, self._clock() - began))
+        self._restarts.started()
+        self._on_event(Restarted(session.session_id, self._clock() - began))
         self._add(session)
 
     def _end(self, error: Error) -> None:
@@ -347,6 +354,8 @@ class SessionPool:
         self._ended.set_result(error)
         if self._starting is not None:
             self._starting.cancel()
+        for task in self._widening:
+            task.cancel()
         if self._timer is not None:
             self._timer.cancel()
         self._load.close()
@@ -356,19 +365,30 @@ class SessionPool:
 
     # How many sessions there are for the load.
 
-    def _widen(self) -> None:
-        """Start another session, unless that is being done."""
-        room = len(self._sessions) + len(self._retired) < self._most
-        if room and self._starting is None and not self._ended.done():
-            self._widening = True
-            self._start_another("", over=False)
+    def _widen(self, wanted: int) -> None:
+        """Start so many sessions more, as far as that may be and is not being done."""
+        room = self._most - len(self._sessions) - len(self._retired)
+        if self._starting is None and not self._ended.done():
+            for _ in range(min(wanted, room, STARTS_AT_ONCE) - len(self._widening)):
+                task = self._loop.create_task(self._start_beside())
+                self._widening.add(task)
+                task.add_done_callback(self._widening.discard)
 
-    def _stay(self, cause: str) -> None:
-        """There is no other session for the load, and those that there are do."""
-        logger.warning("no further session: %s", cause)
-        self._starting = None
-        self._widening = False
-        self._load.widened(failed=True)
+    async def _start_beside(self) -> None:
+        """Start a session for the load; if there can't be one, those that there are do."""
+        try:
+            session = await self._start()
+        except Error as error:
+            logger.warning("no further session: %s", error)
+            failed = True
+        except Exception:
+            logger.exception("cannot start a session")
+            failed = True
+        else:
+            failed = False
+            self._on_event(Widened(session.session_id, len(self._sessions) + 1))
+            self._add(session)
+        self._load.widened(failed=failed)
         self._place_waiting()
 
     def _narrow(self, unused: list[Session]) -> None:

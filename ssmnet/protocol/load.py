@@ -71,14 +71,15 @@ class Width:
         self.start_at = float("-inf")  # not before
         self._surplus_since: float | None = None
 
-    def wanted(self, sessions: Iterable[tuple[Traffic, int]]) -> int:
+    def wanted(self, sessions: Iterable[tuple[Traffic, int]], waiting: int = 0) -> int:
         """For sessions with so many open streams each: those in use, and one to spare.
 
         So the next connection finds at once one in which it waits for nobody, and nobody for it.
-        Where several streams share a busy session, each may be what keeps it busy.
+        Where several streams share a busy session, each may be what keeps it busy. Connections that
+        are ``waiting`` need one each.
         """
         used = sum(streams if traffic.is_busy else 1 for traffic, streams in sessions if streams)
-        return min(used + 1, self.most)
+        return min(used + waiting + 1, self.most)
 
     def failed(self, now: float) -> None:
         """A start has failed."""

@@ -9,6 +9,7 @@ import pytest
 
 from ssmnet.events import Disconnected, Event, Narrowed, Restarted, Restarting, Widened
 from ssmnet.loopback import Loopback
+from ssmnet.pool import STARTS_AT_ONCE
 from ssmnet.session import Session
 from tests.io.sessions import eventually, reset, serving
 from tests.io.tunnels import DEADLINE, Tunnel, fill, pour, tunnel
@@ -110,9 +111,45 @@ async def test_a_session_that_one_reader_holds_up_gets_no_connection(
             reset(writer)
 
 
-async def test_a_connection_does_not_wait_for_a_session_to_start(
+@pytest.mark.parametrize("width", [4, 8])
+async def test_connections_that_come_at_once_get_sessions_of_their_own(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, width=width) as it:
+        await asyncio.gather(*(connect(it) for _ in range(width)))
+        assert streams(it) == [1] * width
+        await asyncio.gather(*(connect(it) for _ in range(width)))
+        assert streams(it) == [2] * width
+        assert ssm_loopback.sessions_started == width
+
+
+async def test_so_many_sessions_are_started_at_once_and_no_more(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with tunnel(ssm_loopback, monkeypatch, width=20) as it:
+        starting, most = 0, 0
+        start = it.pool._start
+
+        async def counted() -> Session:
+            nonlocal starting, most
+            starting += 1
+            most = max(most, starting)
+            try:
+                return await start()
+            finally:
+                starting -= 1
+
+        monkeypatch.setattr(it.pool, "_start", counted)
+        await asyncio.gather(*(connect(it) for _ in range(12)))
+        assert most == STARTS_AT_ONCE
+        assert max(streams(it)) == 1
+
+
+async def test_a_connection_does_not_wait_for_long_for_a_session_to_start(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.OWN_SESSION_TIME", 0.2)
+    monkeypatch.setattr("ssmnet.pool.LOOK_AGAIN_TIME", 0.05)
     async with tunnel(ssm_loopback, monkeypatch, width=2) as it:
         release = asyncio.Event()
         start = it.pool._start
@@ -176,12 +213,11 @@ async def test_the_last_session_ends_while_another_is_being_started(
 
         monkeypatch.setattr(it.pool, "_start", start_late)
         await connect(it)
-        await eventually(lambda: it.pool._starting is not None)
+        await eventually(lambda: it.pool._widening)
         ssm_loopback.end_sessions("maximum duration")
         await it.seen(lambda event: isinstance(event, Restarting) and event.over)
         release.set()
         await it.seen(lambda event: isinstance(event, Restarted))
-        assert kinds(it)[Widened] == 0
         await connect(it)
 
 
