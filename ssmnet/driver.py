@@ -27,6 +27,8 @@ from .transport import StreamTransport
 
 # Acknowledgements that the gateway does not read pile up here; then we stop reading, too.
 WRITE_LIMIT = 4 * 1024 * 1024
+# More than these are answered at once: the event loop may read many times before its next turn.
+FEW_MESSAGES = 32
 # How long a new stream waits for a WebSocket, when the last one is lost.
 AWAY_TIMEOUT = 30.0
 # What is kept for protocols that are paused before the session stops reading altogether. The
@@ -266,11 +268,11 @@ class Driver:
         self.heard.set()
         self.channel.burst_ended(self._clock())
         # Before the events: what came before the end of the session counts.
-        self._deliver()
-        # Answers that are written meanwhile go out with the acknowledgements.
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush_if_due)
+        if len(messages) > FEW_MESSAGES:
+            self.flush()
+        else:
+            self._deliver()
+            self._flush_soon()
         for event in self.channel.events():
             self._owner.channel_event(event)
         if self._draining and self.channel.delivered:
@@ -313,6 +315,12 @@ class Driver:
         if self.websocket is None and transport in self._waiting:
             self._waiting.remove(transport)
             transport.lose(ConnectError(f"no connection to the gateway for {AWAY_TIMEOUT:g} s"))
+
+    def _flush_soon(self) -> None:
+        """Answers that are written meanwhile go out with the acknowledgements of the questions."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush_if_due)
 
     def _flush_if_due(self) -> None:
         if self._flush_due:

@@ -95,7 +95,8 @@ class SessionPool:
         self._newest_id = ""
         self._waiting: dict[Waiting, float] = {}  # since when
         self._starting: asyncio.Task[None] | None = None
-        self._widening: set[asyncio.Task[None]] = set()  # starts for the load
+        # Starts for the load, the oldest first, and since when they go on.
+        self._widening: dict[asyncio.Task[None], float] = {}
         self._failing = False  # to start
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -148,7 +149,7 @@ class SessionPool:
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
         """End everything; the sessions are terminated. For ``drain`` see Session.close."""
         self._end(SessionClosed("closed"))
-        starting = self._widening if self._starting is None else {*self._widening, self._starting}
+        starting = [*self._widening, *([self._starting] if self._starting else [])]
         if starting:
             await asyncio.wait(starting)
         for session in (*self._sessions, *self._retired):
@@ -181,8 +182,22 @@ class SessionPool:
         """Whether a connection that has waited ``since`` then is to have that session."""
         if not session.has_room:
             return False
-        own = not session.streams or not self._load.may_widen
-        return own or self._clock() - since >= OWN_SESSION_TIME
+        waited = self._clock() - since
+        return not session.streams or waited >= OWN_SESSION_TIME or not self._widens_soon()
+
+    def _widens_soon(self) -> bool:
+        """Whether there may soon be one session more. A start that takes long may never end."""
+        if self._room_beside <= 0 or not self._load.may_widen:
+            return False
+        now = self._clock()
+        return now - next(iter(self._widening.values()), now) < OWN_SESSION_TIME
+
+    @property
+    def _room_beside(self) -> int:
+        """How many sessions may be started beside those that there are."""
+        if self._starting is not None or self._ended.done():
+            return 0
+        return self._most - len(self._sessions) - len(self._retired)
 
     def _preference(self, session: Session) -> tuple[bool, float]:
         return not session.has_room, self._load.of(session)
@@ -367,12 +382,11 @@ class SessionPool:
 
     def _widen(self, wanted: int) -> None:
         """Start so many sessions more, as far as that may be and is not being done."""
-        room = self._most - len(self._sessions) - len(self._retired)
-        if self._starting is None and not self._ended.done():
-            for _ in range(min(wanted, room, STARTS_AT_ONCE) - len(self._widening)):
-                task = self._loop.create_task(self._start_beside())
-                self._widening.add(task)
-                task.add_done_callback(self._widening.discard)
+        number = min(wanted, self._room_beside, STARTS_AT_ONCE) - len(self._widening)
+        for _ in range(number):
+            task = self._loop.create_task(self._start_beside())
+            self._widening[task] = self._clock()
+            task.add_done_callback(self._widening.pop)
 
     async def _start_beside(self) -> None:
         """Start a session for the load; if there can't be one, those that there are do."""

@@ -11,6 +11,7 @@ from ssmnet.events import Disconnected, Event, Narrowed, Restarted, Restarting, 
 from ssmnet.loopback import Loopback
 from ssmnet.pool import STARTS_AT_ONCE
 from ssmnet.session import Session
+from ssmnet.transport import StreamTransport
 from tests.io.sessions import eventually, reset, serving
 from tests.io.tunnels import DEADLINE, Tunnel, fill, pour, tunnel
 
@@ -115,6 +116,7 @@ async def test_a_session_that_one_reader_holds_up_gets_no_connection(
 async def test_connections_that_come_at_once_get_sessions_of_their_own(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
+    monkeypatch.setattr("ssmnet.pool.OWN_SESSION_TIME", DEADLINE)
     async with tunnel(ssm_loopback, monkeypatch, width=width) as it:
         await asyncio.gather(*(connect(it) for _ in range(width)))
         assert streams(it) == [1] * width
@@ -126,6 +128,7 @@ async def test_connections_that_come_at_once_get_sessions_of_their_own(
 async def test_so_many_sessions_are_started_at_once_and_no_more(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ssmnet.pool.OWN_SESSION_TIME", DEADLINE)
     async with tunnel(ssm_loopback, monkeypatch, width=20) as it:
         starting, most = 0, 0
         start = it.pool._start
@@ -162,6 +165,10 @@ async def test_a_connection_does_not_wait_for_long_for_a_session_to_start(
         for _ in range(3):
             await connect(it)
         assert streams(it) == [3]
+        # The start takes too long by now for anybody to wait for it.
+        stream = it.pool.dial(asyncio.Protocol())
+        assert isinstance(stream, StreamTransport)
+        stream.abort()
         release.set()
         await eventually(lambda: it.pool.sessions == 2)
         await connect(it)
