@@ -182,6 +182,8 @@ class SessionPool:
         """Whether a connection that has waited ``since`` then is to have that session."""
         if not session.has_room:
             return False
+        if not session.multiplexed and self._load.most > 1 and session.streams:
+            return False  # it would wait there for the other's end, and another may be free before
         waited = self._clock() - since
         return not session.streams or waited >= OWN_SESSION_TIME or not self._widens_soon()
 
@@ -278,6 +280,7 @@ class SessionPool:
             self._retire(session)
         else:
             self._load.changed()
+            self._place_waiting()
 
     def _retire(self, session: Session) -> None:
         self._sessions.remove(session)

@@ -64,6 +64,8 @@ class Stream:
 class StandIn:
     """What a SessionPool sees of a Session."""
 
+    multiplexed = True
+
     def __init__(self, number: int, check: Callable[["StandIn"], None], drain: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.session_id = f"session-{number}"

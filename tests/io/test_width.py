@@ -280,3 +280,20 @@ async def test_a_destination_that_does_not_read_leaves_the_others_their_sessions
                 await (await server.accept()).send(b"answer")
                 assert await reader.readexactly(6) == b"answer"
             assert kinds(it)[Restarting] == 0, "another was there already"
+
+
+async def test_without_multiplexing_a_connection_gets_the_session_that_is_free_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssmnet.pool.OWN_SESSION_TIME", 0.1)
+    async with Loopback(agent_version="3.0.100.0") as loopback:
+        async with tunnel(loopback, monkeypatch, width=2) as it:
+            _first, second = await connect(it), await connect(it)
+            assert streams(it) == [1, 1]
+            third = asyncio.create_task(connect(it))
+            await eventually(lambda: len(it.pool._waiting) == 1)
+            await asyncio.sleep(0.3)
+            assert streams(it) == [1, 1]
+            reset(second)
+            await third
+            assert streams(it) == [1, 1]
