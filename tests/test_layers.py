@@ -56,7 +56,7 @@ FOR_STANDALONE = frozenset({"protocol.buffer"})
 
 # The loopback agent has a sender and a receiver of its own, so that two wrongs cannot agree.
 NOT_FOR_LOOPBACK = frozenset(
-    f"protocol.{name}" for name in ("stream", "window", "congestion", "channel")
+    f"protocol.{name}" for name in ("stream", "window", "congestion", "delay", "channel")
 )
 
 # library -> the parts that may import it; "lazily" = inside a function or for type checking only.
