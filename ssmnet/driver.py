@@ -324,6 +324,7 @@ class Driver:
 
     def _flush_if_due(self) -> None:
         if self._flush_due:
+            self._flush_due = False
             self.flush()
 
     def _open_waiting(self) -> None:
