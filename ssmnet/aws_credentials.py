@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from .errors import CredentialsError
+
 # Seconds. On EC2 the service accepts within a millisecond; elsewhere its address leads nowhere.
 _METADATA_PROBE = 0.5
 
@@ -36,6 +38,7 @@ def environment_credentials(environment: Mapping[str, str]) -> Credentials | Non
     """Return the credentials in ``environment``, read as botocore does.
 
     None where there are none, and where they are not whole or have expired: botocore says so best.
+    Raises CredentialsError.
     """
     access_key = environment.get("AWS_ACCESS_KEY_ID")
     secret_key = environment.get("AWS_SECRET_ACCESS_KEY")
@@ -43,6 +46,8 @@ def environment_credentials(environment: Mapping[str, str]) -> Credentials | Non
     if not access_key or not secret_key or (expiration and not _is_ahead(expiration)):
         return None
     token = environment.get("AWS_SECURITY_TOKEN") or environment.get("AWS_SESSION_TOKEN")
+    if not (access_key + secret_key + (token or "")).isascii():
+        raise CredentialsError("the AWS credentials in the environment have characters of no key")
     return Credentials(access_key, secret_key, token or None)
 
 

@@ -271,7 +271,11 @@ class Driver:
         if len(messages) > FEW_MESSAGES:
             self.flush()
         else:
-            self._deliver()
+            self._busy = True
+            try:
+                self._deliver()
+            finally:
+                self._busy = False
             self._flush_soon()
         for event in self.channel.events():
             self._owner.channel_event(event)

@@ -86,11 +86,11 @@ def _segments(path: str) -> Iterator[str]:
 
 def _query(query: str) -> str:
     """The canonical query, however it is written in the URL."""
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     return "&".join(
         f"{name}={text}" for name, text in sorted((_escape(n), _escape(t)) for n, t in pairs)
     )
 
 
 def _escape(text: str) -> str:
-    return quote(text, safe="~")
+    return quote(text, safe="~", errors="surrogateescape")

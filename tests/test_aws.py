@@ -28,7 +28,7 @@ from aiohttp import web
 from yarl import URL
 
 from ssmnet.aws import Client, StartedSession
-from ssmnet.aws_credentials import Credentials
+from ssmnet.aws_credentials import Credentials, environment_credentials
 from ssmnet.aws_errors import Call, explain, explain_credentials
 from ssmnet.errors import (
     AccessDenied,
@@ -1228,3 +1228,14 @@ async def test_nothing_of_botocore_is_imported_before_it_is_needed(
     signed_by, imported = out.decode().splitlines()
     assert signed_by.endswith("=AKIDX" if profile else "=AKIDENV")
     assert imported == ("['aiobotocore']" if profile else "[]")
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+)
+@pytest.mark.parametrize("text", ["cl\u00e9", "\udcff"])
+def test_credentials_of_the_environment_that_no_key_can_be(name: str, text: str) -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", name: text}
+    with pytest.raises(CredentialsError) as raised:
+        environment_credentials(environment)
+    assert text not in str(raised.value)
