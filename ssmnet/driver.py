@@ -187,6 +187,8 @@ class Driver:
                 self._open_waiting()
         finally:
             self._busy = False
+        if self._draining and self.channel.delivered:
+            self._drained.set()
         self._arm_timer()
 
     def drain(self) -> asyncio.Event:
@@ -279,8 +281,6 @@ class Driver:
             self._flush_soon()
         for event in self.channel.events():
             self._owner.channel_event(event)
-        if self._draining and self.channel.delivered:
-            self._drained.set()
         websocket = self.websocket
         if websocket is not None and websocket.write_buffer_size > WRITE_LIMIT:
             self._reading.hold(websocket)

@@ -54,7 +54,7 @@ def parse_sessions(text: str) -> int:
     if text == "auto":
         return AUTO_SESSIONS
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_SESSIONS:
-        raise UsageError(f"--sessions {text!r} is neither auto nor a number up to {MAX_SESSIONS}")
+        raise UsageError(f"--sessions {text!r} is neither auto nor from 1 to {MAX_SESSIONS}")
     return int(text)
 
 

@@ -302,7 +302,7 @@ class DataChannel:
     def _port_timer(self) -> float | None:
         """When the port wants to send; no use while it can't."""
         due = None if self.port is None else self.port.get_timer()
-        if due is None or not self._flowing or not self.writable or not self._sender.has_room:
+        if due is None or not self._flowing or not self.writable or not self._sender.may_send:
             return None
         return None if self._paused and not self._sender.idle else due
 
@@ -312,7 +312,8 @@ class DataChannel:
         sender = self._sender
         while len(out) < BURST:
             size = min(sender.room(), BURST - len(out)) * PAYLOAD_SIZE
-            if not size and sender.has_reserve:
+            urgent = not size and sender.has_reserve
+            if urgent:
                 size = port.urgent
             if not size:
                 break
@@ -321,7 +322,7 @@ class DataChannel:
                     return
                 # The agent is away. One message in flight finds out when it is back.
                 size = PAYLOAD_SIZE
-            data = port.take(size, now)
+            data = port.take(size, now, urgent=urgent)
             payloads = [
                 data[start : start + PAYLOAD_SIZE] for start in range(0, len(data), PAYLOAD_SIZE)
             ]

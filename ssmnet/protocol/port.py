@@ -105,7 +105,7 @@ class BasicPort:
         self._stream = PortStream()
         return self._stream
 
-    def take(self, size: int, now: float) -> bytes:  # noqa: ARG002 - as the multiplexer's
+    def take(self, size: int, now: float, *, urgent: bool = False) -> bytes:  # noqa: ARG002 - as the multiplexer's
         """Bytes to send, at most ``size``; empty when there is nothing to send."""
         stream = self._stream
         if stream is None:

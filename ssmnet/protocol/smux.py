@@ -216,12 +216,15 @@ class Multiplexer:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to take."""
-        return not (self._turns or self._beginners or self._to_open)
+        if self._beginners or self._to_open:
+            return False
+        return not any(stream._buffer is not None or stream._closing for stream in self._turns)
 
     @property
     def urgent(self) -> int:
-        """How many of the bytes that are taken next are of streams that open or begin to send."""
-        size = HEADER.size * len(self._to_open)
+        """How many bytes there are of streams that may open now, and of one that begins to send."""
+        opening = min(len(self._to_open), self._max_opening - len(self._unanswered))
+        size = HEADER.size * opening
         if self._beginners:
             size += 2 * HEADER.size + self._beginners[0].unsent
         return min(TURN, size)
@@ -242,8 +245,11 @@ class Multiplexer:
         self._to_open.append(stream)
         return stream
 
-    def take(self, size: int, now: float) -> bytes:
-        """Frames to send, at most ``size`` bytes; empty when there is nothing to send."""
+    def take(self, size: int, now: float, *, urgent: bool = False) -> bytes:
+        """Frames to send, at most ``size`` bytes; empty when there is nothing to send.
+
+        ``urgent`` leaves out those who have had their turn; see the property.
+        """
         parts: list[Buffer] = []
         due = self._next_keep_alive
         if due is not None and now >= due and size >= HEADER.size:
@@ -254,7 +260,7 @@ class Multiplexer:
             self._unanswered[stream.id] = now
             parts.append(stream._open())
             room -= HEADER.size
-        while (self._beginners or self._turns) and room > HEADER.size:
+        while (self._beginners or (self._turns and not urgent)) and room > HEADER.size:
             taken = self._take_turn(room)
             room -= sum(map(len, taken))
             parts += taken

@@ -118,12 +118,19 @@ class StreamSender:
 
     def room(self) -> int:
         """How many full messages may be sent now. Asked by one who has them: none is noted."""
-        room = 0 if self._lost else self.window.room(self.next_number - self._lowest)
-        if room < self._quantum and self._in_flight:
-            room = 0
+        room = self._worthwhile_room()
         if not room:
             self._congestion.limited()
         return room
+
+    @property
+    def may_send(self) -> bool:
+        """Whether there is ``room``."""
+        return self._worthwhile_room() > 0
+
+    def _worthwhile_room(self) -> int:
+        room = 0 if self._lost else self.window.room(self.next_number - self._lowest)
+        return 0 if room < self._quantum and self._in_flight else room
 
     @property
     def has_reserve(self) -> bool:

@@ -19,7 +19,7 @@ from ssmnet.protocol.message import (
     parse,
 )
 from ssmnet.protocol.port import BasicPort, PortStream
-from ssmnet.protocol.smux import Multiplexer, MuxStream
+from ssmnet.protocol.smux import MAX_OPENING, Multiplexer, MuxStream
 from ssmnet.protocol.stream import RESERVE
 from ssmnet.protocol.version import CLIENT_VERSION
 from ssmnet.testing.link import Path, harmful, losing
@@ -926,6 +926,18 @@ def test_beginners_exceed_the_window_by_no_more_than_the_reserve() -> None:
         open_stream(channel).write(bytes(1000))
         sent_by(channel, 1.1)
     assert RESERVE <= window.in_flight - window.limit < RESERVE + 3000
+
+
+def test_openings_that_have_to_wait_do_not_open_the_window_for_others() -> None:
+    channel = ready()
+    bulk = open_stream(channel)
+    for _ in range(MAX_OPENING + 10):
+        channel.open_stream()
+    bulk.write(bytes(10_000_000))
+    sent_by(channel, 1.0)
+    window = channel._sender.window
+    assert window.in_flight < window.limit + 2000
+    assert sent_by(channel, 1.1) == []
 
 
 def test_an_old_agent_is_kept_alive() -> None:

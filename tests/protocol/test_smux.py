@@ -230,6 +230,37 @@ def test_what_is_urgent_is_what_a_beginner_has_and_comes_first() -> None:
     assert multiplexer.urgent == 0
 
 
+def test_what_is_urgent_is_taken_without_those_who_have_had_their_turn() -> None:
+    multiplexer, (bulk, typist) = opened(2)
+    bulk.write(bytes(100_000))
+    multiplexer.take(SIZE, 0.0)
+    assert multiplexer.take(SIZE, 0.0, urgent=True) == b""
+    typist.write(b"k")
+    assert frames(multiplexer.take(SIZE, 0.0, urgent=True)) == [(PSH, typist.id, b"k")]
+    assert multiplexer.take(SIZE, 0.0, urgent=True) == b""
+
+
+def test_streams_that_may_not_open_yet_are_not_urgent() -> None:
+    multiplexer = Multiplexer(max_opening=2)
+    for _ in range(5):
+        multiplexer.open_stream()
+    assert multiplexer.urgent == 2 * 8
+    assert len(frames(multiplexer.take(SIZE, 0.0, urgent=True))) == 2
+    assert multiplexer.urgent == 0
+
+
+def test_who_has_had_a_turn_and_has_nothing_more_does_not_keep_it_from_being_idle() -> None:
+    multiplexer, (bulk, typist) = opened(2)
+    bulk.write(bytes(2 * 1016))
+    multiplexer.take(SIZE, 0.0)
+    typist.write(b"k")
+    multiplexer.take(9, 0.0, urgent=True)
+    assert not multiplexer.idle
+    multiplexer.take(SIZE, 0.0)
+    assert bulk.unsent == typist.unsent == 0
+    assert multiplexer.idle
+
+
 def test_a_keystroke_goes_out_within_one_round_of_the_others() -> None:
     multiplexer, streams = opened(10)
     for stream in streams[:-1]:
