@@ -940,6 +940,23 @@ def test_openings_that_have_to_wait_do_not_open_the_window_for_others() -> None:
     assert sent_by(channel, 1.1) == []
 
 
+def test_what_has_come_in_order_is_counted() -> None:
+    channel = ready()
+    before = channel.received
+    feed(channel, output(smux_frame(NOP, 0), before))
+    assert channel.received == before + 1
+    feed(channel, output(smux_frame(NOP, 0), before + 2))
+    assert channel.received == before + 1
+
+
+def test_a_burst_has_a_bound_and_the_next_goes_on() -> None:
+    channel = ready()
+    stream = open_stream(channel)
+    channel._sender.window.limit = 4 * BURST * 1024
+    stream.write(bytes(3 * BURST * 1024))
+    assert [len(channel.data_to_send(1.0)) for _ in range(3)] == [BURST, BURST, BURST]
+
+
 def test_an_old_agent_is_kept_alive() -> None:
     far_end = FarEnd(version=KEEP_ALIVE_VERSION)
     conversation = Conversation(far_end)

@@ -7,9 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmnet.protocol.congestion import MIN_WINDOW
-from ssmnet.protocol.message import AgentMessage, MessageType, PayloadType, message_ids, parse
+from ssmnet.protocol.message import (
+    HEADER_SIZE,
+    AgentMessage,
+    MessageType,
+    PayloadType,
+    message_ids,
+    parse,
+)
 from ssmnet.protocol.recovery import INITIAL_TIMEOUT, MAX_TIMEOUT
-from ssmnet.protocol.stream import MAX_QUANTUM, StreamReceiver, StreamSender
+from ssmnet.protocol.stream import MAX_QUANTUM, RESERVE, StreamReceiver, StreamSender
 from ssmnet.testing.link import Path, harmful, losing, losing_between
 from tests.protocol.simulation import CREATED, Transfer
 
@@ -837,3 +844,29 @@ def test_on_a_slow_path_nothing_is_put_off() -> None:
         sender.acknowledge(number)
         sender.settle(0.3)
         assert sender._quantum == 0
+
+
+def test_what_is_in_a_hurry_has_a_reserve_beyond_the_window() -> None:
+    sender = new_sender()
+    while sender.may_send:
+        sender.send(PayloadType.OUTPUT, bytes(1024), CREATED, 0.0)
+    assert not sender.room()
+    beyond = 0
+    while sender.has_reserve:
+        sender.send(PayloadType.OUTPUT, bytes(100), CREATED, 0.0)
+        beyond += HEADER_SIZE + 100
+    assert RESERVE - 1200 <= beyond <= RESERVE + 1200
+    sender.handle_timer(1.0)
+    assert sender._lost
+    assert not sender.has_reserve
+
+
+def test_a_message_sent_while_all_others_are_lost_is_no_progress() -> None:
+    sender = new_sender()
+    send(sender, 3)
+    progress = sender.progress_at
+    sender.handle_timer(10.0)
+    assert not sender._in_flight
+    sender.send(PayloadType.FLAG, b"x", CREATED, 11.0)
+    assert sender.progress_at == progress
+    assert sender.get_timer() == pytest.approx(11.0 + sender.round_trip_time.timeout)
