@@ -8,7 +8,6 @@ last columns say how many cores the two of ours had, and how many were busy in a
 all there are, and ours had less, it is other work that bounds the rate.
 """
 
-import os
 import re
 import time
 from pathlib import Path
@@ -19,6 +18,8 @@ from perf.idle import SETTLING_TIME, wake_ups
 STEPS = (1, 2, 4, 8, 16, 32, 64, 100, 150, 200)
 QUICK_STEPS = (1, 8, 24)
 WARM_UP = 3.0
+# Of what /proc counts time in, on every Linux.
+USER_HZ = 100
 
 
 def private_mib(pid: int) -> float:
@@ -84,7 +85,7 @@ def busy_time() -> float:
     """The seconds that all cores of the machine have run, for whatever program."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     user, nice, system, _, _, *interrupts = map(int, fields)
-    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + sum(interrupts)) / USER_HZ
 
 
 def main() -> None:
