@@ -120,8 +120,9 @@ async def test_connections_that_come_at_once_get_sessions_of_their_own(
     async with tunnel(ssm_loopback, monkeypatch, width=width) as it:
         await asyncio.gather(*(connect(it) for _ in range(width)))
         assert streams(it) == [1] * width
+        # There may be no more sessions: who comes now shares one, at once.
         await asyncio.gather(*(connect(it) for _ in range(width)))
-        assert streams(it) == [2] * width
+        assert sum(streams(it)) == 2 * width
         assert ssm_loopback.sessions_started == width
 
 
