@@ -389,7 +389,7 @@ class SessionPool:
         for _ in range(number):
             task = self._loop.create_task(self._start_beside())
             self._widening[task] = self._clock()
-            task.add_done_callback(self._widening.pop)
+            task.add_done_callback(lambda task: self._widening.pop(task, None))
 
     async def _start_beside(self) -> None:
         """Start a session for the load; if there can't be one, those that there are do."""
@@ -405,6 +405,9 @@ class SessionPool:
             failed = False
             self._on_event(Widened(session.session_id, len(self._sessions) + 1))
             self._add(session)
+        # Before the callback does so: the next look at the load may come first.
+        if (task := asyncio.current_task()) is not None:
+            self._widening.pop(task, None)
         self._load.widened(failed=failed)
         self._place_waiting()
 
