@@ -393,23 +393,22 @@ class SessionPool:
 
     async def _start_beside(self) -> None:
         """Start a session for the load; if there can't be one, those that there are do."""
+        session: Session | None = None
         try:
             session = await self._start()
         except Error as error:
             logger.warning("no further session: %s", error)
-            failed = True
         except Exception:
             logger.exception("cannot start a session")
-            failed = True
-        else:
-            failed = False
-            self._on_event(Widened(session.session_id, len(self._sessions) + 1))
-            self._add(session)
         # Before the callback does so: the next look at the load may come first.
         if (task := asyncio.current_task()) is not None:
             self._widening.pop(task, None)
-        self._load.widened(failed=failed)
-        self._place_waiting()
+        self._load.widened(failed=session is None)
+        if session is None:
+            self._place_waiting()
+        else:
+            self._on_event(Widened(session.session_id, len(self._sessions) + 1))
+            self._add(session)
 
     def _narrow(self, unused: list[Session]) -> None:
         for session in unused:

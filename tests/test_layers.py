@@ -20,7 +20,7 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "_version errors output signals parent testing.link testing.clock",
+        "_version errors output signals parent alarm testing.link testing.clock",
         "events runner message_socket bind stream_url sigv4 aws_credentials aws_errors",
         "protocol",
         "transport websocket reading",

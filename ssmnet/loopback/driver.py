@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 
+from ..alarm import Alarm
 from ..protocol.message import message_ids
 from .agent import Agent
 from .destination import Destination
@@ -71,8 +72,7 @@ class BuiltInAgent:
         self._full = False
         self._flushing = False
         self._closed = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._due)
         self._destinations: dict[int, Destination] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,8 +118,7 @@ class BuiltInAgent:
 
     def _let_go(self, close_timeout: float) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for task in self._tasks:
             task.cancel()
         for destination in list(self._destinations.values()):
@@ -173,7 +172,7 @@ class BuiltInAgent:
             self._ended(output)
             return
         self._tell_flow()
-        self._arm()
+        self._alarm.set(self._agent.get_timer())
 
     def _do_events(self) -> str | None:
         """Do what the agent wants; the session's output when it has ended."""
@@ -218,20 +217,7 @@ class BuiltInAgent:
             self._full = full
             self._flow(full)
 
-    def _arm(self) -> None:
-        """One timer; a later time is found out when it fires."""
-        due = self._agent.get_timer()
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._timer_at <= due:
-                return
-            self._timer.cancel()
-        self._timer_at = due
-        self._timer = self._loop.call_at(due, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
+    def _due(self) -> None:
         self._agent.handle_timer(self._loop.time())
         self._flush()
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ..alarm import Alarm
 from ..testing.link import Path, harmful
 
 # More bytes than this on their way make the sender wait: a source that is faster than the delay
@@ -78,8 +79,7 @@ class Line:
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._path: Path | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._arrive)
 
     def impair(self, path: Path | None) -> None:
         """From now on messages take ``path``; None heals. What is on its way arrives at once."""
@@ -103,9 +103,7 @@ class Line:
 
     def cut(self) -> None:
         """What is on its way is lost."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         if self._path is not None:
             self._path.cut()
         self._tell_flow()
@@ -118,22 +116,7 @@ class Line:
         for data in path.arrived(self._loop.time()):
             self._deliver(data)
         self._tell_flow()
-        self._arm(path.next_event())
-
-    def _arm(self, due: float | None) -> None:
-        """A timer that is early does no harm, so that in order nothing needs to be set again."""
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._timer_at <= due:
-                return
-            self._timer.cancel()
-        self._timer_at = due
-        self._timer = self._loop.call_at(due, self._fired)
-
-    def _fired(self) -> None:
-        self._timer = None
-        self._arrive()
+        self._alarm.set(path.next_event())
 
     def _tell_flow(self) -> None:
         full = self._path is not None and self._path.under_way > HELD_LIMIT

@@ -86,7 +86,6 @@ class Flag(IntEnum):
     CONNECT_TO_PORT_ERROR = 3
 
 
-_WIRE_TYPE: dict[str, bytes] = {kind: kind.encode().ljust(32) for kind in MessageType}
 # The parts of a UUID in hexadecimal, its halves swapped.
 _UUID = Struct("4s12s8s4s4s")
 # The names, not the members: those are slow to format.
@@ -100,7 +99,7 @@ def _prefix(wire_type: bytes) -> bytes:
     )
 
 
-_PREFIX: dict[str, bytes] = {kind: _prefix(wire) for kind, wire in _WIRE_TYPE.items()}
+_PREFIX: dict[str, bytes] = {kind: _prefix(wire) for wire, kind in _TYPE_OF_WIRE.items()}
 _ACKNOWLEDGE_PREFIX = _PREFIX[MessageType.ACKNOWLEDGE]
 _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNVALIDATED = (MessageType.START_PUBLICATION, MessageType.PAUSE_PUBLICATION)

@@ -114,7 +114,7 @@ class StreamSender:
     @property
     def has_room(self) -> bool:
         """Whether the window lets a new message go."""
-        return not self._lost and self.window.room(self.next_number - self._lowest) > 0
+        return self._free() > 0
 
     def room(self) -> int:
         """How many full messages may be sent now. Asked by one who has them: none is noted."""
@@ -129,14 +129,17 @@ class StreamSender:
         return self._worthwhile_room() > 0
 
     def _worthwhile_room(self) -> int:
-        room = 0 if self._lost else self.window.room(self.next_number - self._lowest)
+        room = self._free()
         return 0 if room < self._quantum and self._in_flight else room
+
+    def _free(self, reserve: int = 0) -> int:
+        """How many full messages the window takes; none before those that are lost."""
+        return 0 if self._lost else self.window.room(self.next_number - self._lowest, reserve)
 
     @property
     def has_reserve(self) -> bool:
         """Whether a message that is in a hurry may be sent though there is no room."""
-        ahead = self.next_number - self._lowest
-        return not self._lost and self.window.room(ahead, RESERVE) > 0
+        return self._free(RESERVE) > 0
 
     def send(self, payload_type: int, payload: Buffer, created_date: int, now: float) -> bytes:
         """The next message, now in flight. The window is the caller's to ask; see ``room``."""

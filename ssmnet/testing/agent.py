@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
+from ..alarm import Alarm
 from ..loopback.agent import Agent
 from ..loopback.documents import LOCAL_PORT_FORWARDING, SessionRequest
 from ..loopback.events import (
@@ -119,8 +120,7 @@ class AgentSide:
         self._dial_time = dial_time
         self._over = False
         self._flushing = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._due)
         self._dials: dict[int, asyncio.TimerHandle] = {}
         self._destinations: dict[int, tuple[DestinationSide, Destination]] = {}
 
@@ -162,9 +162,9 @@ class AgentSide:
         for event in self.core.events():
             if isinstance(event, Write):
                 self._do(event)
-        for timer in (self._timer, *self._dials.values()):
-            if timer is not None:
-                timer.cancel()
+        self._alarm.cancel()
+        for dial in self._dials.values():
+            dial.cancel()
         for _, destination in self._destinations.values():
             destination.session_over()
         self._destinations.clear()
@@ -196,7 +196,7 @@ class AgentSide:
         if ended is not None:
             self._ended(ended)
         elif not self._over:
-            self._arm()
+            self._alarm.set(self.core.get_timer())
 
     def _do(self, event: Event) -> None:
         if isinstance(event, Dial):
@@ -232,18 +232,6 @@ class AgentSide:
             self.core.dialled(connection, self.now)
         self.flush()
 
-    def _arm(self) -> None:
-        due = self.core.get_timer()
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._timer_at <= due:
-                return
-            self._timer.cancel()
-        self._timer_at = due
-        self._timer = self._loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self.core.handle_timer(max(self.now, self._timer_at))
+    def _due(self) -> None:
+        self.core.handle_timer(max(self.now, self._alarm.due))
         self.flush()

@@ -20,6 +20,7 @@ import sys
 from random import Random
 from typing import Self, cast
 
+from ..alarm import Alarm
 from .link import Fate, Path, unharmed
 
 CONNECT_TIMEOUT = 10.0
@@ -65,8 +66,7 @@ class TcpLink:
         self._connections: dict[Connection, None] = {}
         self._dialling: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._move)
         self.port = listen_port
         """Where it listens, once it has been started."""
 
@@ -83,8 +83,7 @@ class TcpLink:
         for task in self._dialling:
             task.cancel()
         self.cut()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         await asyncio.gather(*self._dialling, return_exceptions=True)
 
     @property
@@ -127,19 +126,7 @@ class TcpLink:
             for way in connection.ways
             if (time := way.next_arrival()) is not None
         ]
-        if not times:
-            return
-        first = min(times)
-        if self._timer is not None:
-            if self._timer_at <= first:
-                return  # it finds out what is next
-            self._timer.cancel()
-        self._timer_at = first
-        self._timer = self._loop.call_at(first, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._move()
+        self._alarm.set(min(times, default=None))
 
     def _move(self) -> None:
         for connection in list(self._connections):

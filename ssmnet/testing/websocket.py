@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Protocol
 
+from ..alarm import Alarm
 from ..message_socket import Handler
 from .link import Path
 from .transcript import ACKNOWLEDGE, Transcript, is_intact, kind_and_number
@@ -102,8 +103,7 @@ class SimulatedWebSocket:
         self._inbox_size = 0
         self._reads = 0
         self._reading_soon = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._alarm = Alarm(self._move)
         self._closed: asyncio.Future[None] = self._loop.create_future()
 
     # The client's face.
@@ -224,9 +224,7 @@ class SimulatedWebSocket:
     def stop(self) -> None:
         """Do nothing more."""
         self._server_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
 
     # Between them.
 
@@ -257,20 +255,12 @@ class SimulatedWebSocket:
         times = [
             time for path in (self.there, self.back) if (time := path.next_event()) is not None
         ]
-        if not times:
-            return
-        due = max(min(times), ceil(min(times) / GRAIN) * GRAIN)
-        if self._timer is not None:
-            if self._timer_at <= due:
-                return
-            self._timer.cancel()
-        self._timer_at = due
-        self._timer = self._loop.call_at(due, self._move)
+        if times:
+            self._alarm.set(max(min(times), ceil(min(times) / GRAIN) * GRAIN))
 
     def _move(self) -> None:
         """Whatever has arrived at either end."""
-        self._timer = None
-        now = self._timer_at
+        now = self._alarm.due
         messages = self.there.arrived(now)
         if messages and self._server_open:
             self._server.received(self, [data for data in messages if data != CLOSE])
