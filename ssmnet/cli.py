@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import sys
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ._version import __version__
-from .command import Debug, Once, run_command
+from .command import (
+    Debug,
+    Document,
+    EndpointUrl,
+    KeepAlive,
+    Once,
+    Parameter,
+    Profile,
+    Reason,
+    Region,
+    Target,
+    reach,
+    read_parameters,
+    run_command,
+)
 from .duration import parse_duration
 from .errors import Error, UsageError
 from .loopback_command import loopback
@@ -21,11 +32,8 @@ from .status import Output, printer, tell, tell_traceback, warn
 if TYPE_CHECKING:
     import asyncio
 
-    from .aws import Client
-
 _T = TypeVar("_T")
 
-LOOPBACK_TARGET = "loopback"
 # The parser's own error: typer comes with click, or with a copy of it inside.
 _ParserError: Any = typer.BadParameter.__bases__[0]
 
@@ -36,24 +44,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: brackets mean themselves, and an error is a line
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-Target = Annotated[
-    str | None,
-    typer.Option(
-        "-t",
-        "--target",
-        metavar="TARGET",
-        envvar="SSMNET_TARGET",
-        help="Instance (i-... or mi-...), ECS task (ecs:cluster_task_runtime), or 'loopback': "
-        "a far end on this machine, without AWS.",
-    ),
-]
-Profile = Annotated[str | None, typer.Option(metavar="NAME", help="Profile of ~/.aws/config.")]
-Region = Annotated[str | None, typer.Option(metavar="NAME", help="AWS region of the target.")]
-EndpointUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="Endpoint of the SSM API, as for the AWS CLI.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -110,16 +100,9 @@ def forward(
     profile: Profile = None,
     region: Region = None,
     endpoint_url: EndpointUrl = None,
-    reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Reason to put down for the session.")
-    ] = None,
-    document: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Session document of your own.")
-    ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Parameter of --document; may be repeated."),
-    ] = None,
+    reason: Reason = None,
+    document: Document = None,
+    parameter: Parameter = None,
     check: Annotated[
         bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
     ] = False,
@@ -155,15 +138,7 @@ def forward(
             help="Give up resuming a session after so long, and start another. Never by default.",
         ),
     ] = None,
-    keep_alive: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME",
-            parser=parse_duration,
-            help="Send something whenever nothing was for so long, such as 10m: the session's idle "
-            "timeout is not reached then.",
-        ),
-    ] = None,
+    keep_alive: KeepAlive = None,
     output: Annotated[
         Output, typer.Option(help="Status on stderr, or JSON objects on stdout, one a line.")
     ] = Output.TEXT,
@@ -193,13 +168,13 @@ def forward(
     for one in wanted:
         if one.is_exposed:
             warn(f"listening on {', '.join(one.bind)}: all that can reach it can use the forward")
-    parameters = _parameters(parameter, document)
+    parameters = read_parameters(parameter, document)
 
     width = parse_sessions(sessions)
     chosen = target or pick_target(profile, region, endpoint_url)
 
     async def main(stop: asyncio.Event) -> bool:
-        async with _client(chosen, profile, region, endpoint_url) as (client, reached):
+        async with reach(chosen, profile, region, endpoint_url) as (client, reached):
             request = Request(
                 reached,
                 reason,
@@ -270,37 +245,3 @@ def _tell_fault(error: Exception, debug: bool) -> None:
     if debug:
         tell_traceback(error)
     tell(f"error: {type(error).__name__}; --debug shows where")
-
-
-@contextlib.asynccontextmanager
-async def _client(
-    target: str, profile: str | None, region: str | None, endpoint_url: str | None
-) -> AsyncIterator[tuple[Client, str]]:
-    """The AWS side of a command, and the target to use."""
-    from .aws import Client
-
-    if target != LOOPBACK_TARGET:
-        ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
-        yield (
-            Client(profile=profile, region=region, endpoint_url=endpoint_url, mfa_code=ask),
-            target,
-        )
-        return
-    from .loopback import Loopback
-    from .runner import see_no_aws_but
-
-    async with Loopback() as far_end:
-        see_no_aws_but(far_end.environment)
-        yield Client(), far_end.target
-
-
-def _parameters(given: list[str] | None, document: str | None) -> dict[str, list[str]] | None:
-    if given and document is None:
-        raise UsageError("--parameter goes with --document")
-    parameters: dict[str, list[str]] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--parameter {text!r} is not KEY=VALUE")
-        parameters.setdefault(name, []).append(value)
-    return parameters or None
