@@ -20,6 +20,7 @@ from . import handshake
 from .agent_channel import AgentChannel, Delivery
 from .byte_queue import Buffer
 from .documents import LOCAL_PORT_FORWARDING, SessionRequest
+from .encryption import Encryption
 from .events import Ended, Event
 from .handshake import Handshake
 from .port import SETUP_TIME, Port
@@ -41,7 +42,8 @@ class Agent:
     ``wall_clock`` gives milliseconds since the epoch, ``message_id`` ids as they go over the wire.
     ``pace`` sends a message of output each PACE seconds, as the real agent does: on the average,
     too, for a timer that is late is made up for. ``ideal`` switches the real agent's vices off.
-    ``setup_time`` is how long input is dropped after the handshake.
+    ``setup_time`` is how long input is dropped after the handshake. With ``encryption`` shells and
+    commands are encrypted; ports never are.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Agent:
         pace: bool = False,
         ideal: bool = False,
         setup_time: float = SETUP_TIME,
+        encryption: Encryption | None = None,
     ) -> None:
         self.ended = False
         self._request = request
@@ -70,7 +73,10 @@ class Agent:
             message_id=message_id,
             ideal=ideal,
         )
-        self._handshake = Handshake(agent_version, request.session_type, request.properties)
+        self._encryption = encryption if request.session_type != "Port" else None
+        self._handshake = Handshake(
+            agent_version, request.session_type, request.properties, self._encryption
+        )
         self._kind: Port | None = None
         self._next_output = 0.0
         self._output_waits = False  # for its time
@@ -174,7 +180,7 @@ class Agent:
         if self._kind is not None:
             self._kind.handle_timer(now)
         elif self._handshake.deadline is not None and now >= self._handshake.deadline:
-            self._end("Handshake timed out.")
+            self._end(self._handshake.timeout_text)
         self._finish()
 
     def set_output_blocked(self, blocked: bool, now: float) -> None:
@@ -241,8 +247,14 @@ class Agent:
 
     def _deliver(self, message: AgentMessage) -> Delivery:
         """One message of input, in order."""
+        payload = message.payload
+        if self._encryption is not None:
+            payload = self._encryption.decrypt(message.payload_type, payload)
         if message.payload_type == PayloadType.HANDSHAKE_RESPONSE:
-            self._receive_handshake_response(message.payload)
+            self._receive_handshake_response(payload)
+            return Delivery.DONE
+        if message.payload_type == PayloadType.ENC_CHALLENGE_RESPONSE:
+            self._refuse(self._handshake.receive_challenge(payload))
             return Delivery.DONE
         if not self._handshake.complete:
             # The real agent loses what comes too early.
@@ -251,7 +263,7 @@ class Agent:
         if kind is None or not kind.ready:
             return Delivery.NOT_READY
         if not self._is_unknown_flag(message):
-            kind.receive(message.payload_type, message.payload)
+            kind.receive(message.payload_type, payload)
         return Delivery.WAITING if kind.blocked else Delivery.DONE
 
     def _is_unknown_flag(self, message: AgentMessage) -> bool:
@@ -266,17 +278,22 @@ class Agent:
 
     def _receive_handshake_response(self, payload: Buffer) -> None:
         if not self._handshake.answered:
-            refusal = self._handshake.receive_response(payload)
-            if refusal is not None:
-                self._end(refusal)
+            self._refuse(self._handshake.receive_response(payload))
+
+    def _refuse(self, refusal: str | None) -> None:
+        if refusal is not None:
+            self._end(refusal)
 
     def _complete_handshake(self) -> None:
-        """Once the response is acknowledged."""
-        if not self._handshake.answered or self._kind is not None or self._ending is not None:
+        """Once what the client answered is acknowledged."""
+        if self._kind is not None or self._ending is not None:
             return
-        self._send(PayloadType.HANDSHAKE_COMPLETE, self._handshake.completion(self._now))
-        self._kind = self._make_kind()
-        self._kind.start(self._now)
+        message = self._handshake.next_message(self._now)
+        if message is not None:
+            self._send(*message)
+        if self._handshake.complete:
+            self._kind = self._make_kind()
+            self._kind.start(self._now)
 
     def _make_kind(self) -> Port:
         properties, client = self._request.properties, self._handshake.client_version
@@ -330,6 +347,8 @@ class Agent:
         return True
 
     def _send(self, payload_type: PayloadType, payload: Buffer) -> None:
+        if self._encryption is not None:
+            payload = self._encryption.encrypt(payload_type, payload)
         self._channel.send(payload_type, payload, self._now)
 
     def _end(self, output: str) -> None:

@@ -13,6 +13,7 @@ from ..protocol.message import message_ids
 from .agent import Agent
 from .destination import Destination
 from .documents import SessionRequest
+from .encryption import Encryption
 from .events import (
     Close,
     Dial,
@@ -54,6 +55,7 @@ class BuiltInAgent:
         send: Callable[[list[bytes]], None],
         flow: Callable[[bool], None],
         ended: Callable[[str], None],
+        encryption: Encryption | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._agent = Agent(
@@ -65,6 +67,7 @@ class BuiltInAgent:
             pace=pace,
             ideal=ideal,
             setup_time=setup_time,
+            encryption=encryption,
         )
         self._send = send
         self._flow = flow

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ssmnet.loopback import Agent
 from ssmnet.loopback.agent import MAX_LATENESS, PACE
 from ssmnet.loopback.events import Dial, Ended, Write
+from ssmnet.loopback.handshake import FAILED
 from tests import wire
 from tests.loopback.agents import (
     acknowledge_all,
@@ -105,7 +106,7 @@ def test_a_client_that_says_no_ends_the_session() -> None:
     assert acknowledged(sent(agent, 0.0)) == [0]
     (end,) = events(agent)
     assert isinstance(end, Ended)
-    assert end.output == "SessionType failed on client with status 3 error: no"
+    assert end.output == FAILED + "SessionType failed on client with status 3 error: no"
 
 
 def test_the_handshake_has_a_deadline() -> None:
@@ -114,7 +115,9 @@ def test_the_handshake_has_a_deadline() -> None:
     acknowledge_all(agent, sent(agent, 100.0), 100.0)
     assert agent.get_timer() == 115.0
     agent.handle_timer(115.0)
-    assert events(agent, Ended) == [Ended("Handshake timed out.")]
+    (end,) = events(agent, Ended)
+    assert isinstance(end, Ended)
+    assert end.output.startswith(FAILED + "Handshake timed out. ")
     assert agent.get_timer() is None
 
 
