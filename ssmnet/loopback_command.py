@@ -26,6 +26,8 @@ _IN_THE_WAY = (
     "AWS_SESSION_TOKEN",
     "AWS_CA_BUNDLE",
     "AWS_ENDPOINT_URL_SSMMESSAGES",
+    "AWS_ENDPOINT_URL_KMS",
+    "AWS_ENDPOINT_URL_ECS",
 )
 
 
@@ -36,7 +38,9 @@ def loopback(
     ] = 0,
     allow_unsigned: Annotated[
         bool,
-        typer.Option("--allow-unsigned", help="Let clients in that do not sign the WebSocket."),
+        typer.Option(
+            "--allow-unsigned", help="Let clients that do not sign the WebSocket forward ports."
+        ),
     ] = False,
     pace: Annotated[
         bool,
@@ -48,6 +52,16 @@ def loopback(
     agent_version: Annotated[
         str, typer.Option(metavar="VERSION", help="Version that the agent announces.")
     ] = "3.3.0.0",
+    kms: Annotated[
+        bool, typer.Option("--kms", help="Encrypt shells and commands with a KMS key.")
+    ] = False,
+    require_challenge: Annotated[
+        bool,
+        typer.Option(
+            "--require-challenge",
+            help="With --kms, refuse clients that ignore the agent's random challenge.",
+        ),
+    ] = False,
     tls_cert: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Certificate (PEM) for localhost: use https and wss."),
@@ -85,9 +99,12 @@ def loopback(
     \b
     ssmnet loopback --port 8080
     aws ssm start-session --target i-0123456789abcdef0 ...
+    aws ecs execute-command --cluster loopback --task 0123456789abcdef0123456789abcdef \\
+                            --interactive --command /bin/sh
 
-    Only this machine can reach it, and only with the credentials printed. With these, too, things
-    go wrong on demand, to see what a tunnel makes of it:
+    Only this machine can reach it, and only with the credentials printed: who has them can run
+    commands here as you. With these, too, things go wrong on demand, to see what a tunnel makes of
+    it:
 
     \b
     fault() { curl -u $AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY -d "$2" \\
@@ -107,6 +124,8 @@ def loopback(
 
     if not re.fullmatch(r"\d+(\.\d+){0,3}", agent_version):
         raise UsageError(f"{agent_version!r} is not a version such as 3.3.0.0")
+    if require_challenge and not kms:
+        raise UsageError("--require-challenge needs --kms")
 
     async def main(stop: asyncio.Event) -> None:
         far_end = Loopback(
@@ -117,6 +136,8 @@ def loopback(
             pace=pace,
             ideal=ideal,
             agent_version=agent_version,
+            kms=kms,
+            require_challenge=require_challenge,
             idle_timeout=idle_timeout,
             max_duration=max_duration,
             agent_away_limit=agent_away or AGENT_AWAY,

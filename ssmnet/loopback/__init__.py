@@ -7,7 +7,8 @@
         ...  # any AWS client and any Session Manager client can now talk to loopback.target
 
 It listens on a loopback address only, checks every signature, and its agent dials real TCP
-destinations from this machine. There are port sessions so far: multiplexed, basic mode and raw.
+destinations from this machine. Shells and commands run here as whoever runs this process, so they
+are for clients with the credentials only.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import ssl
 from collections.abc import Callable, Container
 from typing import Literal, Self
 
+from . import ecs
 from .agent import Agent
 from .documents import SessionRequest, session_request
 from .gateway import INSTANCE_ID, OPEN_TIMEOUT, REGION, AgentOffer, AgentSettings, Gateway
 from .impairment import Impairment
+from .kms import Kms
 from .lifetime import AGENT_AWAY, CLIENT_AWAY, Limits
 from .policing import QUEUE, Policing
 from .port import SETUP_TIME
@@ -33,9 +36,14 @@ class Loopback:
     """A gateway and one online instance, from ``async with`` to its end.
 
     ``port`` 0 takes a free one. ``tls`` makes it https and wss on ``localhost``; ``ca_file`` is the
-    PEM file that clients should trust then. ``allow_unsigned`` lets WebSockets in that carry no
-    signature, as clients did before session-manager-plugin 1.2.764. ``denied`` names API actions
-    such as ``"StartSession"`` that are answered with AccessDeniedException.
+    PEM file that clients should trust then. ``allow_unsigned`` lets WebSockets of port sessions in
+    that carry no signature, as clients did before session-manager-plugin 1.2.764. ``denied`` names
+    API actions such as ``"StartSession"`` that are answered with AccessDeniedException.
+
+    ``kms`` makes the agent encrypt shells and commands with a data key from ``kms_key_id``, which
+    the API serves in any case; with ``require_challenge`` it refuses clients that do not bind that
+    data key to its random challenge. ECS's ExecuteCommand runs a command in ``container`` of
+    ``task`` in ``cluster``, which is the same agent on this machine.
 
     The agent has the real one's habits but for its sleep of 1 ms after each message, which ``pace``
     switches on; ``ideal`` switches its vices off. ``setup_time`` is how many seconds it drops input
@@ -58,6 +66,10 @@ class Loopback:
 
     region = REGION
     target = INSTANCE_ID
+    cluster = ecs.CLUSTER
+    task = ecs.TASK
+    container = ecs.CONTAINER
+    ecs_target = ecs.TARGET
 
     def __init__(
         self,
@@ -72,6 +84,8 @@ class Loopback:
         ideal: bool = False,
         agent_version: str = "3.3.0.0",
         setup_time: float = SETUP_TIME,
+        kms: bool = False,
+        require_challenge: bool = False,
         offer: Callable[[AgentOffer], None] | None = None,
         open_timeout: float = OPEN_TIMEOUT,
         away_limit: float = CLIENT_AWAY,
@@ -89,7 +103,7 @@ class Loopback:
             credentials=Credentials(self.access_key_id, self.secret_access_key),
             allow_unsigned=allow_unsigned,
             denied=denied,
-            agent=AgentSettings(agent_version, pace, ideal, setup_time),
+            agent=AgentSettings(agent_version, pace, ideal, setup_time, kms, require_challenge),
             offer=offer,
             open_timeout=open_timeout,
             limits=Limits(away_limit, agent_away_limit, idle_timeout, max_duration),
@@ -108,12 +122,24 @@ class Loopback:
         return self._gateway.endpoint_url
 
     @property
+    def kms_key_id(self) -> str:
+        """The ARN of the key that data keys come from."""
+        return self._gateway.kms.key_arn
+
+    @property
+    def kms(self) -> Kms:
+        """The key itself, for an agent of one's own."""
+        return self._gateway.kms
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a client's environment has to hold to find this far end and nothing else."""
         environment = {
             "AWS_ENDPOINT_URL_SSM": self.endpoint_url,
             # Where StreamUrl leads anyway; naming it is what makes a careful client trust it.
             "AWS_ENDPOINT_URL_SSMMESSAGES": self.endpoint_url,
+            "AWS_ENDPOINT_URL_KMS": self.endpoint_url,
+            "AWS_ENDPOINT_URL_ECS": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_REGION": self.region,

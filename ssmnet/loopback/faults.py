@@ -9,6 +9,7 @@ from .api import Api
 from .impairment import MAX_SECONDS, Impairment, check
 from .policing import Policing
 from .relay import Session
+from .ssm import Ssm
 
 # A WebSocket that ends with this code has ended without a close frame.
 ABNORMAL_CLOSURE = 1006
@@ -21,10 +22,10 @@ _MAX_REASON = 123
 class Faults:
     """Works on all ``sessions`` there are. Everything raises ValueError for what makes no sense."""
 
-    def __init__(self, sessions: Mapping[str, Session], api: Api) -> None:
+    def __init__(self, sessions: Mapping[str, Session], api: Api, ssm: Ssm) -> None:
         self.fail_next = api.fail_next
         self._sessions = sessions
-        self._api = api
+        self._ssm = ssm
         self._impairment: Impairment | None = None
         self._healing: asyncio.TimerHandle | None = None
         self._policing = Policing()
@@ -111,7 +112,7 @@ class Faults:
         check("also_next", also_next, 10_000)
         for session in self._sessions.values():
             session.renew_client_token()
-        self._api.expire_next(also_next)
+        self._ssm.expire_next(also_next)
 
     def end_sessions(self, output: str) -> None:
         """End every session."""

@@ -1,34 +1,38 @@
 """The gateway: AWS's control plane and message gateway for one instance, on a loopback address.
 
-``/`` answers the AmazonSSM calls, ``/v1/data-channel/<session-id>`` is the WebSocket of both sides
-of a session; whose it is shows by the token in its first message. The built-in agent needs no
-WebSocket: it is attached when the client first opens its channel.
+``/`` answers the calls of SSM, KMS and ECS, ``/v1/data-channel/<session-id>`` is the WebSocket of
+both sides of a session; whose it is shows by the token in its first message. The built-in agent
+needs no WebSocket: it is attached when the client first opens its channel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import ssl
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from . import sigv4
+from . import ecs, sigv4
 from .api import MAX_BODY, Api, ApiError, check_signature
 from .documents import SessionRequest
 from .driver import BuiltInAgent
+from .encryption import DataKeyError, Encryption
 from .faults import Faults
 from .faults_api import PATH as FAULTS_PATH
 from .faults_api import FaultsApi
+from .kms import Kms
 from .lifetime import Limits
 from .port import SETUP_TIME
 from .relay import Session
+from .ssm import Ssm
 from .websocket import CLOSE_TIMEOUT, WebSocketSide
 
 INSTANCE_ID = "i-0123456789abcdef0"
@@ -74,12 +78,18 @@ class AgentOffer:
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """How the built-in agent behaves; see agent.Agent."""
+    """How the built-in agent behaves; see agent.Agent.
+
+    ``kms`` makes it encrypt shells and commands, ``require_challenge`` refuse clients that do not
+    bind the data key to its random challenge.
+    """
 
     version: str = "3.3.0.0"
     pace: bool = False
     ideal: bool = False
     setup_time: float = SETUP_TIME
+    kms: bool = False
+    require_challenge: bool = False
 
 
 class Gateway:
@@ -114,18 +124,19 @@ class Gateway:
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._sides: set[WebSocketSide] = set()
         self._runner: web.AppRunner | None = None
-        self.api = Api(
-            credentials=credentials,
-            region=REGION,
+        ssm = Ssm(
             instance_id=INSTANCE_ID,
+            targets=(INSTANCE_ID, "loopback", ecs.TARGET),
             agent_version=self._agent.version,
-            denied=denied,
             sessions=self.sessions,
             ended=self._ended,
             open_session=self._open_session,
             stream_url=self._stream_url,
         )
-        self.faults = Faults(self.sessions, self.api)
+        self.kms = Kms(REGION)
+        services = (ssm, self.kms, ecs.Ecs(REGION, self._open_session, ssm.grant))
+        self.api = Api(services, credentials=credentials, region=REGION, denied=denied)
+        self.faults = Faults(self.sessions, self.api, ssm)
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen. ``host`` must be a loopback address."""
@@ -163,7 +174,8 @@ class Gateway:
     def _open_session(self, target: str, request: SessionRequest) -> Session:
         if len(self.sessions) >= MAX_SESSIONS:
             raise ApiError("ThrottlingException", "Rate exceeded")
-        session_id = f"loopback-{secrets.token_hex(9)[:17]}"
+        name = "ecs-execute-command" if target == ecs.TARGET else "loopback"
+        session_id = f"{name}-{secrets.token_hex(9)[:17]}"
         session = Session(
             session_id,
             target=target,
@@ -196,10 +208,29 @@ class Gateway:
             send=session.from_agent,
             flow=lambda full: session.agent_flow(agent, full),
             ended=session.end,
+            encryption=self._encryption(session) if self._agent.kms else None,
         )
         self.agents[session.id] = agent
         session.attach_agent(agent)
         agent.start()
+
+    def _encryption(self, session: Session) -> Encryption:
+        return Encryption(
+            self.kms.key_arn,
+            decrypt=self._decrypt,
+            session_id=session.id,
+            target=session.target,
+            random=os.urandom,
+            require_challenge=self._agent.require_challenge,
+        )
+
+    def _decrypt(self, blob: bytes, context: Mapping[str, str], key_id: str) -> bytes:
+        """The agent's own call of KMS."""
+        try:
+            self.api.allow(self.kms, "Decrypt")
+            return self.kms.decrypt(blob, context, key_id)
+        except ApiError as error:
+            raise DataKeyError(f"{error.code}: {error}") from None
 
     def _forget_agents(self) -> None:
         """Those of ended sessions stay until their last destination is closed."""
@@ -215,11 +246,11 @@ class Gateway:
 
     async def _data_channel(self, request: web.Request) -> web.StreamResponse:
         await self.faults.wait_reachable()
+        session = self.sessions.get(request.match_info["session_id"])
         try:
-            self._check_upgrade(request)
+            self._check_upgrade(request, session)
         except ApiError as error:
             return web.json_response({"__type": error.code, "message": str(error)}, status=403)
-        session = self.sessions.get(request.match_info["session_id"])
         if session is None or request.query.get("role") != "publish_subscribe":
             return web.json_response({"message": "No such session."}, status=404)
         ws = web.WebSocketResponse(
@@ -240,10 +271,12 @@ class Gateway:
             await self._serve(ws, request.transport, session, role)
         return ws
 
-    def _check_upgrade(self, request: web.Request) -> None:
+    def _check_upgrade(self, request: web.Request, session: Session | None) -> None:
+        """Raise ApiError for what is not signed; whoever runs commands here has to be known."""
         path, _, query = request.raw_path.partition("?")
         received = sigv4.Request(request.method, path, query, list(request.headers.items()))
-        if self._allow_unsigned and not sigv4.is_signed(received):
+        runs_commands = session is not None and session.request.session_type != "Port"
+        if self._allow_unsigned and not runs_commands and not sigv4.is_signed(received):
             return
         check_signature(request, b"", self._credentials, REGION, "ssmmessages")
 
