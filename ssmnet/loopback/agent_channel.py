@@ -138,7 +138,11 @@ class AgentChannel:
         """Deliver the expected message and those that came early, until one has to wait."""
         following: AgentMessage | None = message
         while following is not None:
-            delivery = self._deliver(following)
+            try:
+                delivery = self._deliver(following)
+            except RemoteProtocolError:
+                self.invalid += 1
+                return
             if delivery is Delivery.NOT_READY:
                 self.not_ready += 1
                 return
