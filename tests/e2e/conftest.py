@@ -16,14 +16,9 @@ from typing import NamedTuple
 import pytest
 from aiohttp import web
 
+from .aws_cli import AwsCli, Command, find_aws_cli
 from .processes import SSMNET, FarEnd, Program, far_end_running, started
 
-ROOT = Path(__file__).parent.parent.parent
-AWSCLI = ROOT / ".tools" / "awscli"
-AWSCLI_VERSION = "awscli>=1.40,<2"  # version 1 is the one on PyPI
-Command = list[str | Path]
-BINARIES = "Scripts" if sys.platform == "win32" else "bin"
-INSTALL_TIMEOUT = 50  # s a command, within the time that a test has
 SERVER_TIMEOUT = 30  # s, to make a database cluster or to start it; a busy machine needs some
 
 
@@ -144,37 +139,14 @@ def curl() -> str:
 
 @pytest.fixture(scope="session")
 def aws_cli() -> Path:
-    """Return the real AWS CLI, installed from PyPI into an environment that is kept."""
-    program = AWSCLI / BINARIES / ("aws.cmd" if sys.platform == "win32" else "aws")
-    if not runs(program):
-        install_aws_cli()
-        assert runs(program), f"{program} was installed and does not run"
-    return program
+    """Return the real AWS CLI of version 1, which is on PyPI."""
+    return find_aws_cli(1).program
 
 
-def runs(program: Path) -> bool:
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, timeout=60)
-    except OSError:  # not there, or its interpreter is gone
-        return False
-    return done.returncode == 0
-
-
-def install_aws_cli() -> None:
-    python = AWSCLI / BINARIES / "python"
-    uv = shutil.which("uv", path=os.pathsep.join([str(ROOT / ".tools"), os.environ["PATH"]]))
-    make: Command = [sys.executable, "-m", "venv", "--clear", AWSCLI]
-    install: Command = [python, "-m", "pip", "install", AWSCLI_VERSION]
-    if uv:
-        make = [uv, "venv", "--clear", "--python", sys.executable, AWSCLI]
-        install = [uv, "pip", "install", "--python", python, AWSCLI_VERSION]
-    try:
-        for command in (make, install):
-            subprocess.run(
-                command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=True
-            )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"NO AWS CLI: it could not be installed from PyPI: {error}: {error.stderr!r}")
+@pytest.fixture(scope="session", params=[1, 2], ids=["v1", "v2"])
+def each_aws_cli(request: pytest.FixtureRequest) -> AwsCli:
+    """Run the test with either version of the real AWS CLI."""
+    return find_aws_cli(request.param)
 
 
 class Postgres(NamedTuple):

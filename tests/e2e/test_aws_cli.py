@@ -1,66 +1,65 @@
-"""The real AWS CLI, with our session-manager-plugin, against the loopback far end."""
+"""The real AWS CLI forwards ports with our session-manager-plugin, on a terminal."""
 
 import asyncio
 import hashlib
 import re
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import Command, HttpServer
-from .processes import FarEnd, run, started
+from .aws_cli import AwsCli, Parameters
+from .conftest import HttpServer
+from .processes import run
+from .terminals import FORKS, on_terminal
 
 if sys.platform == "win32":
     pytest.skip("the AWS CLI is ended with Ctrl-C here", allow_module_level=True)
 
-DOCUMENTS = {
-    "AWS-StartPortForwardingSession": "portNumber={port},localPortNumber=0",
-    "AWS-StartPortForwardingSessionToRemoteHost": (
-        "host=localhost,portNumber={port},localPortNumber=0"
-    ),
+pytestmark = FORKS
+
+DOCUMENTS: dict[str, Parameters] = {
+    "AWS-StartPortForwardingSession": {},
+    "AWS-StartPortForwardingSessionToRemoteHost": {"host": ["localhost"]},
 }
-
-
-def start_session(aws_cli: Path, document: str, parameters: str) -> Command:
-    command: Command = [aws_cli, "ssm", "start-session", "--target", FarEnd.target]
-    return [*command, "--document-name", document, "--parameters", parameters]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 async def test_curl_reads_through_a_port_that_the_aws_cli_forwards(
-    aws_cli: Path,
+    each_aws_cli: AwsCli,
     far_env: dict[str, str],
     http_server: HttpServer,
     curl: str,
     tmp_path: Path,
     document: str,
 ) -> None:
-    command = start_session(aws_cli, document, DOCUMENTS[document].format(port=http_server.port))
-    async with started(*command, env=far_env) as session:
-        await session.out_line(r"^Starting session with SessionId: \S+$")
-        opened = await session.out_line(r"^Port (\d+) opened for sessionId (\S+)\.$")
-        await session.out_line(r"^Waiting for connections\.\.\.$")
+    parameters = {"portNumber": [str(http_server.port)], "localPortNumber": ["0"]}
+    command = each_aws_cli.start_session(far_env, document, {**parameters, **DOCUMENTS[document]})
+    with on_terminal(*command, env=far_env) as terminal:
+        session_id = terminal.expect(r"\r\nStarting session with SessionId: (\S+)\r\n")[1]
+        port = terminal.expect(rf"Port (\d+) opened for sessionId {session_id}\.\r\n")[1]
+        terminal.expect(r"Waiting for connections\.\.\.\r\n")
 
         download = tmp_path / "download"
-        got = await run(curl, "-sSf", "-o", download, f"http://localhost:{opened[1]}/", env=far_env)
+        got = await run(curl, "-sSf", "-o", download, f"http://localhost:{port}/", env=far_env)
         assert got.status == 0, got.err
         assert hashlib.sha256(download.read_bytes()).hexdigest() == http_server.digest
-        await session.out_line(rf"^Connection accepted for session \[{opened[2]}\]$")
+        terminal.expect(rf"\r\nConnection accepted for session \[{session_id}\]\r\n")
 
-        done = await session.end(signal.SIGINT)
-    assert done.status == 0, done
-    assert done.err == ""
-    assert f"Exiting session with sessionId: {opened[2]}." in done.out
+        terminal.send("\x03")
+        assert terminal.end() == (
+            0,
+            "^CTerminate signal received, exiting.\r\n"
+            f"\r\n\r\nExiting session with sessionId: {session_id}.\r\n\r\n",
+        )
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", int(opened[1]))
+        await asyncio.open_connection("127.0.0.1", int(port))
 
 
 async def test_an_error_of_the_api_is_the_aws_cli_s_own(
-    aws_cli: Path, far_env: dict[str, str]
+    each_aws_cli: AwsCli, far_env: dict[str, str]
 ) -> None:
-    command = start_session(aws_cli, "Mine", "portNumber=80")
+    command = each_aws_cli.start_session(far_env, "Mine", {"portNumber": ["80"]})
     done = await run(*command, env=far_env)
     assert done.status != 0
     assert re.search(r"InvalidDocument.*Document with name Mine does not exist", done.err)
