@@ -14,10 +14,11 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import aiohttp
 
+from ssmnet.errors import ConnectError
 from ssmnet.forward import Listener
 from ssmnet.message_socket import Handler
 from ssmnet.session import Session
@@ -79,6 +80,9 @@ class FarEnd:
 
     async def resume_session(self, session_id: str) -> None:
         """Nothing is resumed: what is lost ends the measurement."""
+
+    async def generate_data_key(self, key_id: str, context: object) -> NoReturn:
+        raise ConnectError(f"there is no key {key_id}")
 
     async def terminate_session(self, session_id: str) -> None:
         """The far end's sessions end with their WebSockets."""

@@ -42,6 +42,8 @@ _MAX_PAGES = 200
 # Seconds. Covers the signature that follows a call, and a burst of starts, which would otherwise
 # run a credential process each; too short to miss a new login.
 _FRESH = 5.0
+# What the agent expects, in bytes: a key of 32 for each direction.
+_DATA_KEY_SIZE = 64
 
 
 class StartedSession(msgspec.Struct, frozen=True):
@@ -61,6 +63,19 @@ class StartedSession(msgspec.Struct, frozen=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("session_id", self.session_id)]
+
+
+class DataKey(msgspec.Struct, frozen=True):
+    """A data key of KMS, in plain and encrypted. The key itself is not shown."""
+
+    plaintext: bytes
+    encrypted: bytes
+
+    def __repr__(self) -> str:
+        return "DataKey()"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 class OnlineTarget(msgspec.Struct, frozen=True):
@@ -162,7 +177,7 @@ class Client:
             request["Parameters"] = {name: list(values) for name, values in parameters.items()}
         if reason:
             request["Reason"] = reason
-        async with self._ssm(may_ask=True) as api:
+        async with self._api("ssm", may_ask=True) as api:
             answer = await self._request(api, "start_session", request, target)
         session_id, token = answer.get("SessionId"), answer.get("TokenValue")
         if not session_id or not token:
@@ -188,6 +203,20 @@ class Client:
         """Call TerminateSession; a session that is already over is no error."""
         await self._call_for_session("terminate_session", session_id)
 
+    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> DataKey:
+        """Call KMS for a data key of 64 bytes, bound to the encryption ``context``.
+
+        Raises as start_session does.
+        """
+        request = {
+            "KeyId": key_id,
+            "NumberOfBytes": _DATA_KEY_SIZE,
+            "EncryptionContext": dict(context),
+        }
+        async with self._api("kms", may_ask=False) as api:
+            answer = await self._request(api, "generate_data_key", request, key_id)
+        return DataKey(answer.get("Plaintext", b""), answer.get("CiphertextBlob", b""))
+
     async def online_targets(self) -> list[OnlineTarget]:
         """Return the targets that are connected now, at most 10,000."""
         request: dict[str, Any] = {
@@ -195,7 +224,7 @@ class Client:
             "MaxResults": _PAGE,
         }
         found: list[OnlineTarget] = []
-        async with self._ssm(may_ask=True) as api:
+        async with self._api("ssm", may_ask=True) as api:
             for _ in range(_MAX_PAGES):
                 answer = await self._request(api, "describe_instance_information", request)
                 found += map(_online_target, answer.get("InstanceInformationList", ()))
@@ -253,7 +282,7 @@ class Client:
     async def _call_for_session(self, operation: str, session_id: str) -> dict[str, Any]:
         """Return the answer, empty when there is no such session any more."""
         try:
-            async with self._ssm(may_ask=False) as api:
+            async with self._api("ssm", may_ask=False) as api:
                 return await self._request(api, operation, {"SessionId": session_id})
         except ServiceError as error:
             if error_code(error.__cause__) == "DoesNotExistException":
@@ -261,17 +290,20 @@ class Client:
             raise
 
     @contextlib.asynccontextmanager
-    async def _ssm(self, *, may_ask: bool) -> AsyncIterator[Any]:
+    async def _api(self, service: str, *, may_ask: bool) -> AsyncIterator[Any]:
         """Yield a botocore client with fresh credentials."""
         credentials = await self._credentials(may_ask=may_ask)
         call = Call(region=self.region, profile=self._profile_name)
         async with contextlib.AsyncExitStack() as stack:
             with explained(lambda error: explain(error, call)):
+                # The endpoint that the user has named is the sessions'.
+                endpoint = self._endpoint_url if service == "ssm" else None
                 opening = self._botocore.client(
-                    self.region, self._endpoint_url, credentials, self._request_timeout
+                    service, self.region, endpoint, credentials, self._request_timeout
                 )
                 api = await stack.enter_async_context(opening)
-            self._api_endpoint = api.meta.endpoint_url
+            if service == "ssm":
+                self._api_endpoint = api.meta.endpoint_url
             try:
                 yield api
             except CredentialsError:
@@ -283,7 +315,8 @@ class Client:
     ) -> dict[str, Any]:
         from .aws_api import call
 
-        action = f"ssm:{operation.title().replace('_', '')}"
+        service = api.meta.service_model.service_name
+        action = f"{service}:{operation.title().replace('_', '')}"
         about = Call(action, target, self.region, api.meta.endpoint_url, self._profile_name)
         return await call(api, operation, request, about, self._request_timeout)
 

@@ -50,11 +50,16 @@ class Botocore:
         return await find_credentials(session, _cli_cache(), mfa_code)
 
     def client(
-        self, region: str, endpoint_url: str | None, credentials: Credentials, timeout: float
+        self,
+        service: str,
+        region: str,
+        endpoint_url: str | None,
+        credentials: Credentials,
+        timeout: float,
     ) -> Any:
-        """Return what opens a client of the SSM API; it waits ``timeout`` seconds to read."""
+        """Return what opens a client of a service's API; it waits ``timeout`` seconds to read."""
         return self._new_session().create_client(
-            "ssm",
+            service,
             region_name=region,
             endpoint_url=endpoint_url,
             aws_access_key_id=credentials.access_key,

@@ -58,8 +58,9 @@ class Driver:
     """Drives the data channel of the session ``session_id`` until ``close``.
 
     ``clock`` and ``wall_clock`` give seconds; only the second runs on while the machine sleeps.
-    ``keep_alive`` (seconds) makes the session look used to whoever would end an idle one. Beyond
-    ``read_limit`` (bytes) of what no protocol takes, nothing more is read.
+    ``shell`` says that the session may be one. ``keep_alive`` (seconds) makes it look used to
+    whoever would end an idle one. Beyond ``read_limit`` (bytes) of what no protocol takes, nothing
+    more is read.
     ``stall_timeout`` (seconds) bounds how long a stream that nobody reads may hold up the others.
     """
 
@@ -68,6 +69,7 @@ class Driver:
         session_id: str,
         owner: Owner,
         *,
+        shell: bool = False,
         keep_alive: float | None = None,
         read_limit: int = READ_LIMIT,
         stall_timeout: float = STALL_TIMEOUT,
@@ -80,7 +82,9 @@ class Driver:
         self.channel = DataChannel(
             client_id=self._uuid(),
             seed=self._random.randbytes(16),
+            nonce=lambda: self._random.randbytes(12),
             wall_clock=lambda: int(wall_clock() * 1000),
+            shell=shell,
             keep_alive=keep_alive,
         )
         self.websocket: MessageSocket | None = None
@@ -158,6 +162,24 @@ class Driver:
         self.flush()
         return transport
 
+    def create_error_stream(self, protocol: asyncio.Protocol) -> StreamTransport:
+        """The stream of a command's standard error, open at once."""
+        transport = StreamTransport(self, protocol)
+        stream = self.channel.open_error_stream()
+        self._transports[stream] = transport
+        transport.open(stream)
+        return transport
+
+    def set_size(self, columns: int, rows: int) -> None:
+        """Tell a shell the size of its terminal, in characters."""
+        self.channel.set_size(columns, rows, self._clock())
+        self.flush()
+
+    def data_key_received(self, data_key: bytes, encrypted: bytes) -> None:
+        """The answer to DataKeyNeeded. Raises HandshakeError."""
+        self.channel.data_key_received(data_key, encrypted)
+        self.flush()
+
     def create_probe(self) -> tuple[MuxStream, asyncio.Future[None]] | None:
         """A stream that ends at once, and when the agent has answered that; None if it can't."""
         port = self.channel.port
@@ -209,6 +231,7 @@ class Driver:
         if self.websocket is not None:
             self.websocket.close()
             self.websocket = None
+        self.channel.end()
         transports = (*self._transports.values(), *self._waiting)
         self._transports.clear()
         self._waiting.clear()
@@ -279,8 +302,7 @@ class Driver:
             finally:
                 self._busy = False
             self._flush_soon()
-        for event in self.channel.events():
-            self._owner.channel_event(event)
+        self._tell_events()
         websocket = self.websocket
         if websocket is not None and websocket.write_buffer_size > WRITE_LIMIT:
             self._reading.hold(websocket)
@@ -332,10 +354,20 @@ class Driver:
             self.flush()
 
     def _open_waiting(self) -> None:
-        while self._waiting and (stream := self.channel.open_stream()) is not None:
-            transport = self._waiting.popleft()
-            self._transports[stream] = transport
-            transport.open(stream)
+        """What had waited for a reader comes with the stream, and may not be what it should."""
+        try:
+            while self._waiting and (stream := self.channel.open_stream()) is not None:
+                transport = self._waiting.popleft()
+                self._transports[stream] = transport
+                transport.open(stream)
+        except Error as error:
+            self._owner.channel_failed(error)
+
+    def _tell_events(self) -> None:
+        """What one of them leads to may bring others."""
+        while events := self.channel.events():
+            for event in events:
+                self._owner.channel_event(event)
 
     def _deliver(self) -> None:
         if self.channel.port is None:
@@ -404,6 +436,7 @@ class Driver:
                     self.channel.handle_timer(now)
             except Error as error:
                 self._owner.channel_failed(error)
+            self._tell_events()
             self._check_liveness(now)
         self.flush()
         self._arm_timer()

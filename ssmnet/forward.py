@@ -123,7 +123,7 @@ class Forwarder:
         quiet_time = QUIET_TIME
         if self._hurried:
             quiet_time = HURRIED_QUIET_TIME
-        elif right is not None and not right.get_extra_info("shared", True):
+        elif right is not None and right.get_extra_info("exclusive", False):
             quiet_time = SHORT_QUIET_TIME
         self._timer = asyncio.get_running_loop().call_later(quiet_time, self.wait_for_quiet)
 

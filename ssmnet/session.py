@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from asyncio import FIRST_COMPLETED
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random, SystemRandom
 from typing import Protocol
 
@@ -30,7 +30,8 @@ from .errors import (
     UsageError,
 )
 from .message_socket import Handler, MessageSocket
-from .protocol.events import Event, SessionReady
+from .protocol.events import ChannelEnded, DataKeyNeeded, Event, ExitCode, SessionReady
+from .protocol.handshake import encryption_context
 from .protocol.reconnect import BackOff, Resumption, is_stalled
 from .stream_url import is_presigned
 from .transport import StreamTransport
@@ -68,6 +69,18 @@ class Grant(Protocol):
         """Where the data channel is."""
 
 
+class DataKey(Protocol):
+    """A key that KMS has made for one session."""
+
+    @property
+    def plaintext(self) -> bytes:
+        """The key itself, a secret."""
+
+    @property
+    def encrypted(self) -> bytes:
+        """The key as only KMS can read it."""
+
+
 class Access(Protocol):
     """What a session needs of AWS."""
 
@@ -80,9 +93,15 @@ class Access(Protocol):
     async def terminate_session(self, session_id: str) -> None:
         """End the session. Raises ConnectError."""
 
+    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> DataKey:
+        """A data key of KMS, bound to an encryption context. Raises ConnectError."""
+
 
 class Session:
     """One SSM session that AWS has granted. ``open`` it, make streams, ``close`` it.
+
+    ``target`` is whom the session is with, which KMS wants to know. ``shell`` says that it may be a
+    shell or a command, not only a port: those may begin without a handshake.
 
     ``resume_timeout`` bounds how long one interruption may last; None for no bound. ``on_event`` is
     told of interruptions. ``keep_alive`` has something sent whenever nothing was for so long, so
@@ -90,8 +109,10 @@ class Session:
     nobody reads may hold up the others. All in seconds. ``read_limit`` bounds the bytes that are
     kept for such streams before that.
 
-    ``clock``, ``wall_clock`` and ``random`` are all that it knows of time and chance. ``on_unused``
-    may be set, and is called whenever the last stream is closed.
+    ``clock``, ``wall_clock`` and ``random`` are all that it knows of time and chance. ``on_ready``
+    may be set, and is called as soon as the session has begun: what makes streams there misses
+    nothing, however soon the session ends. ``on_unused`` likewise, whenever the last stream is
+    closed, and ``on_exit_code`` when a command has ended. ``exit_code`` is that, where it was told.
     """
 
     def __init__(
@@ -99,6 +120,8 @@ class Session:
         access: Access,
         grant: Grant,
         *,
+        target: str = "",
+        shell: bool = False,
         resume_timeout: float | None = None,
         on_event: Callable[[events.Event], None] = lambda _: None,
         keep_alive: float | None = None,
@@ -111,6 +134,7 @@ class Session:
         random = random or SystemRandom()
         self._access = access
         self._grant = grant
+        self._target = target
         self._stream_url = grant.stream_url
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -118,6 +142,7 @@ class Session:
         self._driver = Driver(
             grant.session_id,
             self,
+            shell=shell,
             keep_alive=keep_alive,
             read_limit=read_limit,
             stall_timeout=stall_timeout,
@@ -129,7 +154,11 @@ class Session:
         self._resumption = Resumption(random.random, timeout=resume_timeout)
         self._resuming: asyncio.Task[None] | None = None
         self._last_websocket: MessageSocket | None = None
+        self._getting_key: asyncio.Task[None] | None = None
+        self.on_ready: Callable[[SessionReady], None] = lambda _: None
         self.on_unused: Callable[[Session], None] = lambda _: None
+        self.on_exit_code: Callable[[int], None] = lambda _: None
+        self.exit_code: int | None = None
         self.opened_at = clock()
         self._over = False  # at the far end, too
         self._ready: asyncio.Future[SessionReady] = self._loop.create_future()
@@ -223,11 +252,23 @@ class Session:
     def create_stream(self, protocol: asyncio.Protocol) -> StreamTransport:
         """A stream to the session's destination; ``connection_made`` is called once it is open.
 
-        That is at once on a multiplexed session; others have one connection at a time. Raises the
-        session's end when it is over.
+        That is at once on a multiplexed session; others have one connection at a time, and shells
+        and commands have one in all. Raises the session's end when it is over.
         """
-        self._check_port()
+        self._check_begun()
         return self._driver.create_stream(protocol)
+
+    def create_error_stream(self, protocol: asyncio.Protocol) -> StreamTransport:
+        """The standard error of a command, which can be read only. Create it before the stream.
+
+        Without it, or where the agent does not keep it apart, it comes in the other stream.
+        """
+        self._check_begun()
+        return self._driver.create_error_stream(protocol)
+
+    def set_size(self, columns: int, rows: int) -> None:
+        """Tell a shell the size of its terminal in characters, now or when it begins."""
+        self._driver.set_size(columns, rows)
 
     async def probe(self, timeout: float = PROBE_TIMEOUT) -> bool:  # noqa: ASYNC109 - raises
         """Whether the destination accepts connections; it sees one that is closed at once.
@@ -235,7 +276,7 @@ class Session:
         False where the session can't tell: without multiplexing. Raises DestinationRefused, and
         ConnectError when there is no answer within ``timeout`` seconds.
         """
-        self._check_port()
+        self._check_begun()
         probe = self._driver.create_probe()
         if probe is None:
             return False
@@ -268,15 +309,28 @@ class Session:
     # The driver calls these.
 
     def channel_event(self, event: Event) -> None:
-        """The handshake is complete, or the gateway has closed the session."""
-        if isinstance(event, SessionReady):
-            logger.info(
-                "session %s: %s, agent %s", self.session_id, event.session_type, event.agent_version
-            )
-            self._ready.set_result(event)
-        else:
-            self._over = True
-            self._end(SessionClosed("the session was closed", output=event.output))
+        """The data channel has something to tell."""
+        match event:
+            case SessionReady():
+                logger.info(
+                    "session %s: %s, agent %s",
+                    self.session_id,
+                    event.session_type,
+                    event.agent_version or "without a handshake",
+                )
+                self._ready.set_result(event)
+                try:
+                    self.on_ready(event)
+                except Error as error:
+                    self._end(error)
+            case DataKeyNeeded():
+                self._getting_key = self._loop.create_task(self._get_data_key(event))
+            case ExitCode():
+                self.exit_code = event.code
+                self.on_exit_code(event.code)
+            case ChannelEnded():
+                self._over = True
+                self._end(SessionClosed("the session was closed", output=event.output))
 
     def channel_failed(self, error: Error) -> None:
         """The session can't go on."""
@@ -302,11 +356,11 @@ class Session:
         """The last stream is closed."""
         self.on_unused(self)
 
-    def _check_port(self) -> None:
+    def _check_begun(self) -> None:
         if self._ended.done():
             raise self._ended.result()
-        if self._driver.channel.port is None:
-            raise LocalProtocolError("the session has no port to open streams to")
+        if not self._driver.channel.ready:
+            raise LocalProtocolError("the session has not begun yet")
 
     async def _connect_first(self) -> None:
         """A gateway that has just heard of the session may need a moment."""
@@ -385,9 +439,22 @@ class Session:
             return
         logger.info("session %s: ended: %s", self.session_id, error)
         self._ended.set_result(error)
-        if self._resuming is not None and self._resuming is not asyncio.current_task():
-            self._resuming.cancel()
+        for task in (self._resuming, self._getting_key):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
         self._driver.close(error)
+
+    async def _get_data_key(self, needed: DataKeyNeeded) -> None:
+        context = encryption_context(self.session_id, self._target, needed.challenge)
+        try:
+            key = await self._access.generate_data_key(needed.key_id, context)
+            self._driver.data_key_received(key.plaintext, key.encrypted)
+        except Error as error:
+            self._end(error)
+        except Exception as error:
+            # Whatever it is, nobody would notice that the session does not begin.
+            logger.exception("session %s: cannot get a data key", self.session_id)
+            self._end(HandshakeError(f"cannot get a data key: {type(error).__name__}"))
 
     async def _terminate(self) -> None:
         self._over = True

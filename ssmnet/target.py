@@ -42,16 +42,12 @@ async def open_port_session(
     given = {"portNumber": [str(port)]} if port is not None else {}
     if host is not None:
         given["host"] = [host]
-    grant = await _start(
+    session = await start_session(
         client,
         target,
-        document or (PORT_DOCUMENT if host is None else REMOTE_HOST_DOCUMENT),
-        given | dict(parameters or {}),
-        reason,
-    )
-    session = Session(
-        client,
-        grant,
+        document=document or (PORT_DOCUMENT if host is None else REMOTE_HOST_DOCUMENT),
+        parameters=given | dict(parameters or {}),
+        reason=reason,
         resume_timeout=resume_timeout,
         keep_alive=keep_alive,
         stall_timeout=stall_timeout,
@@ -66,11 +62,41 @@ async def open_port_session(
     return session
 
 
+async def start_session(
+    client: Client,
+    target: str,
+    *,
+    document: str | None = None,
+    parameters: Mapping[str, Sequence[str]] | None = None,
+    reason: str | None = None,
+    shell: bool = False,
+    resume_timeout: float | None = None,
+    keep_alive: float | None = None,
+    stall_timeout: float = STALL_TIMEOUT,
+    on_event: Callable[[Event], None] = lambda _: None,
+) -> Session:
+    """Have AWS start a session, which is to be opened; a document of None means a shell.
+
+    For what follows ``reason`` see Session. Raises ConnectError and its kinds or UsageError.
+    """
+    grant = await _start(client, target, document, parameters, reason)
+    return Session(
+        client,
+        grant,
+        target=target,
+        shell=shell,
+        resume_timeout=resume_timeout,
+        keep_alive=keep_alive,
+        stall_timeout=stall_timeout,
+        on_event=on_event,
+    )
+
+
 async def _start(
     client: Client,
     target: str,
-    document: str,
-    parameters: Mapping[str, Sequence[str]],
+    document: str | None,
+    parameters: Mapping[str, Sequence[str]] | None,
     reason: str | None,
 ) -> StartedSession:
     starting = asyncio.ensure_future(client.start_session(target, document, parameters, reason))

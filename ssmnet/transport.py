@@ -179,11 +179,11 @@ class StreamTransport(asyncio.Transport):
         """What is known of the stream.
 
         ``session_id``; ``acknowledged``, whether all that was sent has arrived, and an answer would
-        get through; ``interruptions``, a number that is another after each; ``shared``, whether the
-        session can have other streams at the same time.
+        get through; ``interruptions``, a number that is another after each; ``exclusive``, whether
+        the session's next stream has to wait for the end of this one.
         """
-        if name == "shared":
-            return isinstance(self._stream, MuxStream)
+        if name == "exclusive":
+            return isinstance(self._stream, PortStream) and self._stream.exclusive
         if name == "session_id":
             return self._session.session_id
         if name == "interruptions":

@@ -21,10 +21,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from ..errors import LocalProtocolError, RemoteProtocolError
 from .buffer import Buffer
-from .events import ChannelEnded, Event, SessionReady
-from .handshake import Handshake, SessionType
+from .events import ChannelEnded, Event, ExitCode, SessionReady
+from .handshake import Handshake
 from .message import (
     PAYLOAD_SIZE,
     AcknowledgedNumber,
@@ -42,17 +42,15 @@ from .message import (
     message_ids,
     parse,
 )
+from .opening import HANDSHAKE_TIMEOUT, Opening
 from .port import BasicPort, PortStream
+from .shell import ShellPort, decode_exit_code, encode_size
 from .smux import KEEP_ALIVE_INTERVAL, Multiplexer, MuxStream
 from .stream import StreamReceiver, StreamSender
 from .version import CLIENT_VERSION
 
-# The agent waits 15 s for our answer; one that has not begun by then will not.
-HANDSHAKE_TIMEOUT = 20.0
-
-# The agent says that the handshake is complete a moment before it is, and until then acknowledges
-# data and throws it away.
-SETTLING_TIME = 0.01
+# The size of a terminal that there is none of, as the reference client has it.
+DEFAULT_SIZE = (300, 100)
 
 # What goes out in one piece: enough to make one write of many messages, little enough that the
 # WebSocket can say in between that it has had enough.
@@ -61,13 +59,16 @@ BURST = 256
 # Looked up for each message: an enum's member is slow to get at, and to compare.
 _OUTPUT_STREAM_DATA = MessageType.OUTPUT_STREAM_DATA.value
 _OUTPUT = PayloadType.OUTPUT.value
+_SESSION_DATA = (_OUTPUT, PayloadType.STDERR.value, PayloadType.EXIT_CODE.value)
 
 
 class DataChannel:
     """One session with an agent. Times are in seconds, on any clock that does not go back.
 
-    ``client_id`` is a UUID, ``seed`` 16 random bytes, and ``wall_clock`` gives milliseconds since
-    the epoch. ``port`` is there once the handshake has announced a port session. While ``writable``
+    ``client_id`` is a UUID, ``seed`` 16 random bytes, and ``nonce`` gives 12 for each message that
+    is encrypted, never the same; ``wall_clock`` gives milliseconds since the epoch. ``shell`` says
+    that the session may begin without a handshake, as shells do. ``port`` is there once it has
+    begun: what streams are opened in, be it a port's, a shell's or a command's. While ``writable``
     is false, only acknowledgements and control messages are sent. ``keep_alive`` has something sent
     that changes nothing whenever nothing was for so many seconds: a NOP frame on a multiplexed
     port, the terminal's size again on a shell.
@@ -78,31 +79,37 @@ class DataChannel:
         *,
         client_id: str,
         seed: bytes,
+        nonce: Callable[[], bytes],
         wall_clock: Callable[[], int],
+        shell: bool = False,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         keep_alive: float | None = None,
     ) -> None:
         self._client_id = client_id
         self._wall_clock = wall_clock
-        self._handshake_timeout = handshake_timeout
         self._keep_alive = keep_alive
         self._gap_since: float | None = None
-        self._size = b""
+        self._size = DEFAULT_SIZE
         self._size_due: float | None = None
         self._message_ids = message_ids(seed)
         self._sender = StreamSender(MessageType.INPUT_STREAM_DATA, self._message_ids)
         self._receiver = StreamReceiver(self._process)
-        self._handshake_deadline: float | None = None
         self._to_acknowledge: list[AgentMessage] = []
         self._control: list[tuple[PayloadType, bytes]] = []
-        self._settling_until: float | None = None
-        self._flowing = False
         self._opened = False
         self._paused = False
         self._events: list[Event] = []
-        self.handshake = Handshake()
+        self._ended: ChannelEnded | None = None
+        self._opening = Opening(
+            send=self._send_control,
+            probe=self._send_probe,
+            needs=self._events.append,
+            begun=self._begin,
+            nonce=nonce,
+            shell=shell,
+            timeout=handshake_timeout,
+        )
         self.writable = True
-        self.ready = False
         self.closed = False
         self.port: Multiplexer | BasicPort | None = None
         self.invalid_messages = 0
@@ -116,8 +123,7 @@ class DataChannel:
         if self._opened:
             self._sender.restart(now)
         else:
-            # One for all connections: a gateway that closes each of them ends the session, too.
-            self._handshake_deadline = now + self._handshake_timeout
+            self._opening.start(now)
         self._opened = True
         self._paused = False
         first = OpenDataChannel("1.0", request_id, token, self._client_id, CLIENT_VERSION)
@@ -155,28 +161,51 @@ class DataChannel:
     def burst_ended(self, now: float) -> None:
         """Draw the conclusions from the messages received together."""
         self._sender.settle(now)
+        if not self._opening.flowing:
+            self._opening.burst_ended(self.acknowledged, now)
         if not self._receiver.has_gap:
             self._gap_since = None
         elif self._gap_since is None:
             self._gap_since = now
-        if self.ready and not self._flowing and self._settling_until is None:
-            self._settling_until = now + SETTLING_TIME
         if isinstance(self.port, BasicPort) and self._sender.idle and not self._receiver.has_gap:
             # What closes a gap is still the old connection's.
             self.port.disconnected()
 
     def events(self) -> list[Event]:
-        """What has happened since the last call."""
+        """What has happened since the last call; call again until there is nothing more.
+
+        The session's end comes last: what has come before it may have waited for a stream.
+        """
         events, self._events = self._events, []
+        if not events and self._ended is not None:
+            events, self._ended = [self._ended], None
         return events
 
+    def end(self) -> None:
+        """The session is over: nothing more comes. Streams that have got all end in order."""
+        if self.closed and isinstance(self.port, BasicPort) and not self._receiver.has_gap:
+            self.port.ended()
+
     def open_stream(self) -> MuxStream | PortStream | None:
-        """A new stream of the session's port; None where it has one and can't have two."""
-        if self.port is None or not self.ready:
-            raise LocalProtocolError("there is no port session to open a stream in")
+        """A new stream of the session; None where it has one and can't have two."""
+        if self.port is None:
+            raise LocalProtocolError("the session has not begun yet")
         stream = self.port.open_stream()
         self._receiver.drain()
         return stream
+
+    def open_error_stream(self) -> PortStream:
+        """The stream of a command's standard error; call this before ``open_stream``."""
+        if not isinstance(self.port, ShellPort):
+            raise LocalProtocolError("only shells and commands have standard error")
+        return self.port.open_error_stream()
+
+    def data_key_received(self, data_key: bytes, encrypted: bytes) -> None:
+        """The answer to DataKeyNeeded: what KMS has made, in plain and encrypted.
+
+        Raises HandshakeError for a key of another size.
+        """
+        self._opening.data_key_received(data_key, encrypted)
 
     def data_to_send(self, now: float) -> list[bytes]:
         """Messages to send now, in order; call again when there were BURST of them, or more."""
@@ -190,19 +219,21 @@ class DataChannel:
         if self.writable:
             while len(out) < BURST and (wire := self._sender.resend(now)) is not None:
                 out.append(wire)
-            if self.port is not None and self._flowing:
+            if self.port is not None and self._opening.flowing:
                 self._send_data(out, self.port, created_date, now)
         return out
 
     def set_size(self, columns: int, rows: int, now: float) -> None:
-        """Have ``data_to_send`` tell a shell the size of its terminal, in characters."""
-        self._size = msgspec.json.encode({"cols": columns, "rows": rows})
-        self._send_size(now)
+        """Have a shell told the size of its terminal, in characters, as soon as it can be."""
+        self._size = columns, rows
+        if self._opening.flowing:
+            self._send_size(now)
 
     def terminate(self) -> bool:
         """Have ``data_to_send`` ask the agent to end the session.
 
-        False where the agent would not understand: then only the TerminateSession call ends it.
+        False where it would not understand: only the TerminateSession call ends shells, commands
+        and the sessions of old agents.
         """
         if not self.ready or self.closed or not self.handshake.knows_terminate_flag:
             return False
@@ -212,20 +243,18 @@ class DataChannel:
     def get_timer(self) -> float | None:
         """When ``handle_timer`` is due."""
         due = self._sender.get_timer()
-        handshake = self._handshake_deadline, self._settling_until
-        for timer in (*handshake, self._port_timer(), self._size_due):
+        opening = None if self._opening.flowing else self._opening.get_timer()
+        for timer in (opening, self._port_timer(), self._size_due):
             if timer is not None and (due is None or timer < due):
                 due = timer
         return due
 
     def handle_timer(self, now: float) -> None:
         """Time has passed; ``data_to_send`` may have something now. Raises HandshakeError."""
-        if self._handshake_deadline is not None and now >= self._handshake_deadline:
-            waited = self._handshake_timeout
-            raise HandshakeError(f"the agent did not begin the session within {waited:g} s")
-        if self._settling_until is not None and now >= self._settling_until:
-            self._settling_until = None
-            self._flowing = True
+        if not self._opening.flowing:
+            self._opening.handle_timer(now)
+            if self._opening.flowing and isinstance(self.port, ShellPort):
+                self._send_size(now)
         if self._size_due is not None and now >= self._size_due:
             self._send_size(now)
         self._sender.handle_timer(now)
@@ -236,6 +265,16 @@ class DataChannel:
         Nothing says that reading has stopped: the driver keeps its timer back meanwhile.
         """
         self._sender.postpone(now)
+
+    @property
+    def handshake(self) -> Handshake:
+        """What the agent has announced."""
+        return self._opening.handshake
+
+    @property
+    def ready(self) -> bool:
+        """Whether the session has begun."""
+        return self.port is not None
 
     @property
     def has_room(self) -> bool:
@@ -295,14 +334,22 @@ class DataChannel:
         return max(unacknowledged, 0.0 if self._gap_since is None else now - self._gap_since)
 
     def _send_size(self, now: float) -> None:
-        self._control.append((PayloadType.SIZE, self._size))
+        self._send_control(PayloadType.SIZE, encode_size(*self._size))
         if self._keep_alive is not None:
             self._size_due = now + self._keep_alive
+
+    def _send_probe(self) -> int:
+        number = self._sender.next_number + len(self._control)
+        self._send_control(PayloadType.SIZE, encode_size(*self._size))
+        return number
+
+    def _send_control(self, payload_type: PayloadType, payload: bytes) -> None:
+        self._control.append((payload_type, payload))
 
     def _port_timer(self) -> float | None:
         """When the port wants to send; no use while it can't."""
         due = None if self.port is None else self.port.get_timer()
-        if due is None or not self._flowing or not self.writable or not self._sender.may_send:
+        if due is None or not (self._opening.flowing and self.writable and self._sender.may_send):
             return None
         return None if self._paused and not self._sender.idle else due
 
@@ -326,6 +373,8 @@ class DataChannel:
             payloads = [
                 data[start : start + PAYLOAD_SIZE] for start in range(0, len(data), PAYLOAD_SIZE)
             ]
+            if (encryption := self._opening.encryption) is not None:
+                payloads = [encryption.encrypt(payload) for payload in payloads]
             out += sender.send_all(_OUTPUT, payloads, created_date, now)
             if not data or port.idle:
                 break
@@ -350,28 +399,40 @@ class DataChannel:
             self.invalid_messages += 1
         else:
             self.closed = True
-            self._events.append(ChannelEnded(output))
+            self._ended = ChannelEnded(output)
 
     def _process(self, message: AgentMessage) -> bool:
         """Take the next message of the agent's stream, unless there is nobody to take it yet."""
-        if message.payload_type == _OUTPUT:
-            if self.port is None or not self.ready or not self.port.ready:
+        if message.payload_type in _SESSION_DATA:
+            port = self.port
+            if port is None or not port.ready:
+                if port is None:
+                    self._opening.output_came()
                 return False
-            self.port.receive(message.payload)
-            return True
-        match message.payload_type:
-            case PayloadType.HANDSHAKE_REQUEST if not self.ready:
-                response = self.handshake.receive_request(message.payload)
-                self._control.append((PayloadType.HANDSHAKE_RESPONSE, response))
-            case PayloadType.HANDSHAKE_COMPLETE if not self.ready:
-                self.handshake.receive_complete(message.payload)
-                self._begin()
-            case PayloadType.FLAG:
-                self._receive_flag(message)
-            case _:
-                # Well-formed, in its turn and of no use to us: refusing it would stop all else.
-                self.invalid_messages += 1
+            payload = message.payload
+            if (encryption := self._opening.encryption) is not None:
+                payload = encryption.decrypt(payload)
+            if message.payload_type == _OUTPUT:
+                port.receive(payload)
+            else:
+                self._receive_command_data(message.payload_type, payload)
+        elif message.payload_type == PayloadType.FLAG:
+            self._receive_flag(message)
+        elif not self._opening.receive(message.payload_type, message.payload):
+            # Well-formed, in its turn and of no use to us: refusing it would stop all else.
+            self.invalid_messages += 1
         return True
+
+    def _receive_command_data(self, payload_type: int, payload: Buffer) -> None:
+        if not isinstance(self.port, ShellPort):
+            self.invalid_messages += 1
+        elif payload_type == PayloadType.STDERR:
+            self.port.receive_error(payload)
+        else:
+            try:
+                self._events.append(ExitCode(decode_exit_code(payload)))
+            except RemoteProtocolError:
+                self.invalid_messages += 1
 
     def _receive_flag(self, message: AgentMessage) -> None:
         try:
@@ -384,12 +445,12 @@ class DataChannel:
 
     def _begin(self) -> None:
         handshake = self.handshake
-        self.ready = True
-        self._handshake_deadline = None
         if handshake.multiplexes:
             self.port = Multiplexer(keep_alive=self._keep_alive_interval())
-        elif handshake.session_type == SessionType.PORT:
+        elif handshake.is_port:
             self.port = BasicPort(reusable=handshake.is_port_forward)
+        else:
+            self.port = ShellPort()
         self._events.append(
             SessionReady(
                 handshake.session_type,

@@ -19,11 +19,23 @@ from .buffer import Buffer, SendBuffer
 
 
 class PortStream:
-    """The one connection that a session without multiplexing has at a time."""
+    """The one connection that a session without multiplexing has at a time.
 
-    __slots__ = ("_buffer", "_closing", "_received", "closed_by_peer", "low_water", "refused")
+    ``exclusive`` says that the next one can't begin before its end.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_received",
+        "closed_by_peer",
+        "exclusive",
+        "low_water",
+        "refused",
+    )
+
+    def __init__(self, *, exclusive: bool = False) -> None:
+        self.exclusive = exclusive
         self._buffer = SendBuffer()
         self._received: list[Buffer] = []
         self._closing = False
@@ -75,7 +87,7 @@ class BasicPort:
         self._used = False
         self._flag_due = False
         self._disconnecting = False
-        self._touched: tuple[PortStream, ...] = ()
+        self._touched: dict[PortStream, None] = {}
         self._relieved: tuple[PortStream, ...] = ()
 
     def __len__(self) -> int:
@@ -102,7 +114,7 @@ class BasicPort:
         if self._stream or self._disconnecting or (self._used and not self._reusable):
             return None
         self._used = True
-        self._stream = PortStream()
+        self._stream = PortStream(exclusive=self._reusable)
         return self._stream
 
     def take(self, size: int, now: float, *, urgent: bool = False) -> bytes:  # noqa: ARG002 - as the multiplexer's
@@ -136,10 +148,9 @@ class BasicPort:
     def receive(self, data: Buffer) -> None:
         """Take in the agent's bytes; without a connection they have no reader."""
         stream = self._stream
-        if stream is not None and not stream._closing:
+        if stream is not None:
             self.refusals = 0
-            stream._received.append(data)
-            self._touched = (stream,)
+            self._deliver(stream, data)
 
     def connect_failed(self) -> None:
         """The agent could not dial the destination for the present connection."""
@@ -147,15 +158,29 @@ class BasicPort:
         if stream is not None:
             self.refusals += 1
             stream._buffer.clear()
-            stream.closed_by_peer = stream.refused = True
-            self._touched = (stream,)
+            stream.refused = True
+            self._end(stream)
+
+    def ended(self) -> None:
+        """The session has ended in order: so has a connection after which there is no other."""
+        if self._stream is not None and not self._reusable:
+            self._end(self._stream)
 
     def touched(self) -> Iterable[PortStream]:
-        """The stream, if it got data or its end since the last call."""
-        touched, self._touched = self._touched, ()
+        """The streams that got data or their end since the last call."""
+        touched, self._touched = self._touched, {}
         return touched
 
     def relieved(self) -> Iterable[PortStream]:
         """The stream, if its queue has come down to ``low_water`` since the last call."""
         relieved, self._relieved = self._relieved, ()
         return relieved
+
+    def _deliver(self, stream: PortStream, data: Buffer) -> None:
+        if not stream._closing:
+            stream._received.append(data)
+            self._touched[stream] = None
+
+    def _end(self, stream: PortStream) -> None:
+        stream.closed_by_peer = True
+        self._touched[stream] = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import NoReturn
 
 from ..errors import ConnectError
 from ..message_socket import Handler
@@ -120,6 +121,10 @@ class SimulatedGateway:
         session.asked_to_end = True
         await self._call("TerminateSession")
         self.end(session, "")
+
+    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> NoReturn:
+        """There is no KMS here: raises ConnectError."""
+        raise ConnectError(f"there is no key {key_id}")
 
     async def connect(self, stream_url: str, handler: Handler) -> SimulatedWebSocket:
         """Open a WebSocket. Raises ConnectError."""

@@ -7,8 +7,10 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 from ssmnet.aws import StartedSession
+from ssmnet.errors import ConnectError
 from ssmnet.message_socket import Handler
 from ssmnet.session import Session
 from ssmnet.upgrade import connect
@@ -45,6 +47,9 @@ class RawAccess:
     async def resume_session(self, session_id: str) -> StartedSession | None:
         self.resumed += 1
         return self.grant() if self.resumable else None
+
+    async def generate_data_key(self, key_id: str, context: object) -> NoReturn:
+        raise ConnectError(f"there is no key {key_id}")
 
     async def terminate_session(self, session_id: str) -> None:
         self.terminated += 1

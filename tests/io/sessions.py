@@ -8,12 +8,12 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import aiohttp
 
 from ssmnet.aws import StartedSession
-from ssmnet.errors import ServiceError
+from ssmnet.errors import ConnectError, ServiceError
 from ssmnet.loopback import Loopback
 from ssmnet.message_socket import Handler
 from ssmnet.session import Session
@@ -51,6 +51,9 @@ class Access:
         await self.may_resume.wait()
         answer = await self.call("ResumeSession", SessionId=session_id)
         return started(answer) if answer["TokenValue"] else None
+
+    async def generate_data_key(self, key_id: str, context: object) -> NoReturn:
+        raise ConnectError(f"there is no key {key_id}")
 
     async def terminate_session(self, session_id: str) -> None:
         self.terminated += 1

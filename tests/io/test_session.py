@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
@@ -169,7 +170,7 @@ async def test_an_agent_that_does_not_begin(echo: int) -> None:
     offers: list[AgentOffer] = []
     async with far_end(offer=offers.append) as far:
         session = await far.session(echo)
-        session._driver.channel._handshake_timeout = 0.2
+        session._driver.channel._opening._timeout = 0.2
         with pytest.raises(Error, match="did not begin"):
             await session.open()
         assert offers
@@ -221,11 +222,14 @@ async def test_an_open_whose_websockets_are_closed_at_once_has_an_end(
                 self.resumed += 1
                 return grant
 
+            async def generate_data_key(self, key_id: str, context: object) -> NoReturn:
+                raise ConnectError(f"there is no key {key_id}")
+
             async def terminate_session(self, session_id: str) -> None:
                 await far.access.terminate_session(session_id)
 
         session = Session(Elsewhere(), grant)  # type: ignore[arg-type]
-        session._driver.channel._handshake_timeout = 0.5
+        session._driver.channel._opening._timeout = 0.5
         async with asyncio.timeout(5):
             with pytest.raises(Error):
                 await session.open()

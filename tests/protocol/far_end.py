@@ -11,9 +11,10 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from ssmnet.protocol.channel import DataChannel
+from ssmnet.protocol.events import Event
 from ssmnet.protocol.message import (
     PAYLOAD_SIZE,
     AgentMessage,
@@ -35,10 +36,15 @@ SYN, FIN, PSH, NOP = 0, 1, 2, 3
 RESEND_AFTER = 0.3
 
 
-def new_channel(**arguments: float) -> DataChannel:
+def new_channel(**arguments: Any) -> DataChannel:
     """A DataChannel whose messages are the same in each run."""
+    nonces = (number.to_bytes(12) for number in count())
     return DataChannel(
-        client_id=CLIENT_ID, seed=bytes(range(16)), wall_clock=lambda: CREATED, **arguments
+        client_id=CLIENT_ID,
+        seed=bytes(range(16)),
+        nonce=nonces.__next__,
+        wall_clock=lambda: CREATED,
+        **arguments,
     )
 
 
@@ -300,6 +306,14 @@ def sent_by(channel: DataChannel, now: float = 0.0) -> list[AgentMessage]:
     while messages := channel.data_to_send(now):
         out += [parse(data) for data in messages]
     return out
+
+
+def all_events(channel: DataChannel) -> list[Event]:
+    """What has happened, the end of the session last."""
+    found: list[Event] = []
+    while events := channel.events():
+        found += events
+    return found
 
 
 def acknowledgements(messages: list[AgentMessage]) -> list[int]:

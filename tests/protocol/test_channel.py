@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from ssmnet.protocol.channel import BURST, HANDSHAKE_TIMEOUT, SETTLING_TIME, DataChannel
+from ssmnet.protocol.channel import BURST, DataChannel
 from ssmnet.protocol.events import ChannelEnded, SessionReady
 from ssmnet.protocol.message import (
     PAYLOAD_SIZE,
@@ -18,7 +18,9 @@ from ssmnet.protocol.message import (
     encode_flag,
     parse,
 )
+from ssmnet.protocol.opening import HANDSHAKE_TIMEOUT, SETTLING_TIME
 from ssmnet.protocol.port import BasicPort, PortStream
+from ssmnet.protocol.shell import ShellPort
 from ssmnet.protocol.smux import MAX_OPENING, Multiplexer, MuxStream
 from ssmnet.protocol.stream import RESERVE
 from ssmnet.protocol.version import CLIENT_VERSION
@@ -35,6 +37,7 @@ from tests.protocol.far_end import (
     Conversation,
     FarEnd,
     acknowledgements,
+    all_events,
     feed,
     new_channel,
     sent_by,
@@ -234,7 +237,7 @@ def test_two_recorded_streams_get_their_bytes() -> None:
     assert all(stream.closed_by_peer and not stream.refused for stream in replay.streams)
     assert replay.channel.port is not None
     assert len(replay.channel.port) == 0
-    assert replay.channel.events()[-1] == ChannelEnded("")
+    assert all_events(replay.channel)[-1] == ChannelEnded("")
     assert replay.sent[-1].payload == encode_flag(Flag.TERMINATE_SESSION)
 
 
@@ -250,7 +253,7 @@ def test_the_recorded_refusal_is_seen() -> None:
 def test_the_recorded_forbidden_end_is_seen() -> None:
     replay = Replay("port_remote_host_forbidden")
     replay.run()
-    ready_event, ended = replay.channel.events()
+    ready_event, ended = all_events(replay.channel)
     assert isinstance(ready_event, SessionReady)
     assert ready_event.properties["host"] == "169.254.169.254"
     assert isinstance(ended, ChannelEnded)
@@ -381,13 +384,17 @@ def test_a_port_is_of_the_kind_that_was_announced(
     assert (channel.open_stream() is not None) is reusable
 
 
-def test_a_session_that_is_no_port_has_none() -> None:
-    channel = ready(session_type="NonInteractiveCommands", properties={})
-    assert channel.ready
-    assert channel.port is None
+@pytest.mark.parametrize(
+    "kind", ["Standard_Stream", "InteractiveCommands", "NonInteractiveCommands"]
+)
+def test_what_is_no_port_has_a_shell_s(kind: str) -> None:
+    channel = ready(session_type=kind, properties={})
+    assert type(channel.port) is ShellPort
+    assert [message.payload_type for message in sent_by(channel, 1.0)] == [PayloadType.SIZE]
     assert feed(channel, output(b"nobody takes this yet", 2)) == []
-    with pytest.raises(LocalProtocolError):
-        channel.open_stream()
+    stream = open_stream(channel)
+    assert stream.take_received() == b"nobody takes this yet"
+    assert channel.open_stream() is None
 
 
 def test_no_stream_is_opened_before_the_handshake() -> None:
@@ -863,8 +870,9 @@ def test_an_old_agent_is_kept_alive_at_its_own_pace_at_least() -> None:
 
 
 def test_a_shell_is_told_its_size_and_kept_alive_by_that() -> None:
-    channel = ready(channel=new_channel(keep_alive=60.0), session_type="Standard_Stream")
-    channel.set_size(80, 24, 1.0)
+    channel = new_channel(keep_alive=60.0)
+    channel.set_size(80, 24, 0.0)
+    ready(channel=channel, session_type="Standard_Stream")
     sizes = [
         message for message in sent_by(channel, 1.0) if message.payload_type == PayloadType.SIZE
     ]

@@ -1,6 +1,6 @@
 import pytest
 
-from ssmnet.protocol.events import ChannelEnded, Event, SessionReady
+from ssmnet.protocol.events import ChannelEnded, DataKeyNeeded, Event, ExitCode, SessionReady
 
 
 def test_a_driver_can_tell_the_events_apart() -> None:
@@ -8,10 +8,16 @@ def test_a_driver_can_tell_the_events_apart() -> None:
         match event:
             case SessionReady(session_type=session_type, properties=properties):
                 return f"{session_type} {properties['portNumber']}"
+            case DataKeyNeeded(key_id=key_id):
+                return key_id
+            case ExitCode(code=code):
+                return str(code)
             case ChannelEnded(output=output):
                 return output
 
     assert name(SessionReady("Port", {"portNumber": "80"}, "3.3.0.0", "")) == "Port 80"
+    assert name(DataKeyNeeded("alias/sessions", "")) == "alias/sessions"
+    assert name(ExitCode(7)) == "7"
     assert name(ChannelEnded("timed out")) == "timed out"
 
 
