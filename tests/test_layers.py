@@ -20,8 +20,11 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "_version errors output signals parent alarm testing.link testing.clock",
-        "events runner message_socket bind stream_url sigv4 aws_credentials aws_errors",
+        "watch screen",
+        "_version errors output signals parent alarm escapes console descriptor testing.link"
+        " testing.clock",
+        "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
+        "runner",
         "protocol",
         "transport websocket reading",
         "driver upgrade aws_api",
@@ -29,9 +32,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward waiting load",
         "pool",
         "aws loopback",
-        "proxy shell stdio forwards duration target targets status metrics table",
-        "up testing blocking command",
-        "demo loopback_command",
+        "proxy shell forwards duration target targets status metrics table"
+        " ssh_config plugin_status",
+        "up testing blocking command execute plugin_port",
+        "demo loopback_command plugin_command ssh_proxy",
+        "ssh_command shell_command",
         "__init__",
         "cli plugin",
         "entry",
