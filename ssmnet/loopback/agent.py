@@ -6,8 +6,7 @@ became of connections; after that (or a burst of that) it asks for ``data_to_sen
 in this order, and arms one timer with ``get_timer``. While ``blocked`` it should feed no input:
 what comes all the same waits in memory, as in a socket's buffer.
 
-Session kinds: multiplexed ports, basic mode, the raw stream. A further kind is a class with the
-methods of ``port.Port`` and a branch in ``_make_kind``.
+What the session is beyond that, a port or a shell for instance, is a ``kind.Kind``.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ from ..protocol.message import PAYLOAD_SIZE, AgentMessage, Flag, PayloadType, de
 from . import handshake
 from .agent_channel import AgentChannel, Delivery
 from .byte_queue import Buffer
-from .documents import LOCAL_PORT_FORWARDING, SessionRequest
+from .documents import INTERACTIVE, PORT, SHELL, SessionRequest
 from .encryption import Encryption
 from .events import Ended, Event
 from .handshake import Handshake
+from .kind import Kind
+from .kinds import KindMaker
 from .port import SETUP_TIME, Port
-from .port_basic import BasicPort, RawPort
-from .port_mux import MuxPort
+from .program import Program
 
 # The agent sleeps 1 ms after each message of output. With what the sleep is late and the message
 # costs, the fastest agent seen needs so long for each, in seconds: 0.95 MB/s.
@@ -34,6 +34,8 @@ PACE = 0.00108
 MAX_LATENESS = 0.05
 # How long an ended session waits for its last acknowledgements, in seconds.
 LINGER = 2.0
+# The real agent waits for a shell's first output for 1 s, and as long before it says what failed.
+FIRST_OUTPUT_DELAY = 0.01
 
 
 class Agent:
@@ -42,8 +44,9 @@ class Agent:
     ``wall_clock`` gives milliseconds since the epoch, ``message_id`` ids as they go over the wire.
     ``pace`` sends a message of output each PACE seconds, as the real agent does: on the average,
     too, for a timer that is late is made up for. ``ideal`` switches the real agent's vices off.
-    ``setup_time`` is how long input is dropped after the handshake. With ``encryption`` shells and
-    commands are encrypted; ports never are.
+    ``setup_time`` is how long input is dropped after the handshake, ``first_output_delay`` how long
+    a shell's first output is held back; in seconds. With ``encryption`` shells and commands are
+    encrypted; ports never are.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Agent:
         pace: bool = False,
         ideal: bool = False,
         setup_time: float = SETUP_TIME,
+        first_output_delay: float = FIRST_OUTPUT_DELAY,
         encryption: Encryption | None = None,
     ) -> None:
         self.ended = False
@@ -64,8 +68,6 @@ class Agent:
         self._session_id = session_id
         self._agent_version = agent_version
         self._pace = PACE if pace else 0.0
-        self._ideal = ideal
-        self._setup_time = 0.0 if ideal else setup_time
         self._channel = AgentChannel(
             deliver=self._deliver,
             closed=lambda: self._end(""),
@@ -73,11 +75,20 @@ class Agent:
             message_id=message_id,
             ideal=ideal,
         )
-        self._encryption = encryption if request.session_type != "Port" else None
+        self._encryption = encryption if request.session_type != PORT else None
         self._handshake = Handshake(
             agent_version, request.session_type, request.properties, self._encryption
         )
-        self._kind: Port | None = None
+        self._make_kind = KindMaker(
+            agent_version,
+            send=self._send,
+            emit=self._emit,
+            end=self._end,
+            setup_time=0.0 if ideal else setup_time,
+            first_output_delay=0.0 if ideal else first_output_delay,
+            ideal=ideal,
+        )
+        self._kind: Kind | None = None
         self._next_output = 0.0
         self._output_waits = False  # for its time
         self._events: list[Event] = []
@@ -144,7 +155,7 @@ class Agent:
             timers.append(self._ending[1])
         elif self._kind is not None:
             timers.append(self._kind.get_timer())
-            if self._pace and self._kind.has_output and self._channel.may_send:
+            if self._pace and self._kind.paced and self._may_take(self._kind):
                 timers.append(self._next_output)
         elif self._handshake.deadline is not None:
             timers.append(self._handshake.deadline)
@@ -157,7 +168,11 @@ class Agent:
         self._now = now
         self._channel.sender.start(now)
         self._channel.send_state(self._session_id, "Connected")
-        self._send(PayloadType.HANDSHAKE_REQUEST, self._handshake.request(now))
+        if self._encryption is None and self._request.session_type in (SHELL, INTERACTIVE):
+            self._handshake.complete = True
+            self._begin()
+        else:
+            self._send(PayloadType.HANDSHAKE_REQUEST, self._handshake.request(now))
 
     def stop(self) -> None:
         """The gateway has ended the session: what has come is written, and that is all."""
@@ -192,32 +207,53 @@ class Agent:
     def resolved(self, addresses: tuple[str, ...], now: float) -> None:
         """A Resolve has found something."""
         self._now = now
-        if self._kind is not None and self._ending is None:
+        if isinstance(self._kind, Port) and self._ending is None:
             self._kind.resolved(addresses, now)
 
     def resolve_failed(self, reason: str, now: float) -> None:
         """A Resolve has found nothing."""
         self._now = now
-        if self._kind is not None and self._ending is None:
+        if isinstance(self._kind, Port) and self._ending is None:
             self._kind.resolve_failed(reason)
 
     def dialled(self, connection: int, now: float) -> None:
         """A Dial has come about."""
         self._now = now
-        if self._kind is not None:
+        if isinstance(self._kind, Port):
             self._kind.dialled(connection)
             self._go_on()
 
     def dial_failed(self, connection: int, reason: str, now: float) -> None:
         """A Dial has failed."""
         self._now = now
-        if self._kind is not None:
+        if isinstance(self._kind, Port):
             self._kind.dial_error = reason
             self._kind.dial_failed(connection)
             self._go_on()
 
+    def spawned(self, now: float) -> None:
+        """A Spawn has come about."""
+        self._now = now
+        if isinstance(self._kind, Program):
+            self._kind.spawned(now)
+            self._go_on()
+
+    def spawn_failed(self, reason: str, now: float) -> None:
+        """A Spawn has failed."""
+        self._now = now
+        if isinstance(self._kind, Program):
+            self._kind.spawn_failed(reason, now)
+            self._go_on()
+
+    def exited(self, code: int, now: float) -> None:
+        """The process has ended; the code is -1 if a signal did that."""
+        self._now = now
+        if isinstance(self._kind, Program):
+            self._kind.exited(code)
+            self._go_on()
+
     def received(self, connection: int, data: bytes, now: float) -> None:
-        """A destination sent ``data``."""
+        """A destination or process sent ``data``."""
         self._now = now
         if self._kind is not None:
             self._kind.received(connection, data)
@@ -292,33 +328,12 @@ class Agent:
         if message is not None:
             self._send(*message)
         if self._handshake.complete:
-            self._kind = self._make_kind()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._kind = self._make_kind(self._request, self._handshake.client_version)
+        if self._kind is not None:
             self._kind.start(self._now)
-
-    def _make_kind(self) -> Port:
-        properties, client = self._request.properties, self._handshake.client_version
-        if properties.get("type") != LOCAL_PORT_FORWARDING:
-            return self._make_port(RawPort)
-        if not handshake.multiplexes(self._agent_version, client):
-            return self._make_port(BasicPort)
-        return MuxPort(
-            properties,
-            send=self._send,
-            emit=self._emit,
-            end=self._end,
-            setup_time=self._setup_time,
-            ideal=self._ideal,
-            keep_alive=handshake.keeps_alive(self._agent_version, client),
-        )
-
-    def _make_port(self, kind: type[RawPort]) -> Port:
-        return kind(
-            self._request.properties,
-            send=self._send,
-            emit=self._emit,
-            end=self._end,
-            setup_time=self._setup_time,
-        )
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
@@ -330,13 +345,20 @@ class Agent:
 
     # Output, and the end.
 
-    def _take_output(self, kind: Port) -> None:
-        while kind.has_output and self._ending is None and self._channel.may_send:
-            if self._pace and not self._is_time():
+    def _take_output(self, kind: Kind) -> None:
+        kind.paused = self._channel.paused
+        while self._ending is None and self._may_take(kind):
+            if self._pace and kind.paced and not self._is_time():
                 self._output_waits = True
                 return
-            self._send(PayloadType.OUTPUT, kind.take(PAYLOAD_SIZE))
+            payload_type, payload = kind.take_message(PAYLOAD_SIZE)
+            if payload:
+                self._send(payload_type, payload)
         self._output_waits = False
+
+    def _may_take(self, kind: Kind) -> bool:
+        away = self._channel.paused and not self._channel.output_blocked and not kind.heeds_pause
+        return kind.has_output and (self._channel.may_send or away)
 
     def _is_time(self) -> bool:
         """Whether the pace allows a message, which is sent then."""
@@ -364,4 +386,6 @@ class Agent:
             self._kind.stop()
         if not self.unacknowledged or self._now >= deadline:
             self.ended = True
+            if self._kind is not None and self._kind.announces_end:
+                self._channel.send_state(self._session_id, "Terminating")
             self._events.append(Ended(output))

@@ -9,6 +9,25 @@ from typing import Protocol, cast
 WRITE_LIMIT = 65536
 
 
+class Connection(Protocol):
+    """What can be asked of a destination, and of a process's streams."""
+
+    def write(self, data: bytes) -> None:
+        """Write ``data``."""
+
+    def write_eof(self) -> None:
+        """End our sending direction."""
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self, timeout: float) -> None:
+        """Close after what was written has gone, but no later than in ``timeout`` seconds."""
+
+
 class Owner(Protocol):
     """Who is told what becomes of a connection."""
 
@@ -18,7 +37,7 @@ class Owner(Protocol):
     def connection_ended(self, connection: int) -> None:
         """The destination ended its sending direction."""
 
-    def connection_lost(self, connection: int, destination: Destination) -> None:
+    def connection_lost(self, connection: int, destination: Connection) -> None:
         """The connection is gone."""
 
     def set_writable(self, connection: int, writable: bool) -> None:

@@ -1,4 +1,6 @@
-"""Drives an Agent in this process: real TCP destinations on one side, the gateway on the other."""
+"""Drives an Agent in this process: real TCP destinations, or a real shell or command, on one side,
+the gateway on the other.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from collections.abc import Callable, Coroutine
 
 from ..alarm import Alarm
 from ..protocol.message import message_ids
-from .agent import Agent
-from .destination import Destination
+from .agent import FIRST_OUTPUT_DELAY, Agent
+from .destination import Connection, Destination
 from .documents import SessionRequest
 from .encryption import Encryption
 from .events import (
@@ -19,12 +21,19 @@ from .events import (
     Dial,
     Ended,
     Event,
+    HangUp,
     PauseReading,
     Resolve,
     ResumeReading,
+    SetSize,
+    Signal,
+    Spawn,
+    ToConnection,
+    ToProcess,
     Write,
     WriteEof,
 )
+from .process import Process
 
 # Unread input beyond this many bytes makes the gateway stop reading the client, and so stop
 # answering its pings: AWS's is reported to go on. A client with 4 MiB in flight, its limit here,
@@ -56,6 +65,7 @@ class BuiltInAgent:
         flow: Callable[[bool], None],
         ended: Callable[[str], None],
         encryption: Encryption | None = None,
+        first_output_delay: float = FIRST_OUTPUT_DELAY,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._agent = Agent(
@@ -67,6 +77,7 @@ class BuiltInAgent:
             pace=pace,
             ideal=ideal,
             setup_time=setup_time,
+            first_output_delay=first_output_delay,
             encryption=encryption,
         )
         self._send = send
@@ -76,13 +87,14 @@ class BuiltInAgent:
         self._flushing = False
         self._closed = False
         self._alarm = Alarm(self._due)
-        self._destinations: dict[int, Destination] = {}
+        self._destinations: dict[int, Connection] = {}
+        self._process: Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
-        """How many destinations are connected."""
-        return len(self._destinations)
+        """How many destinations are connected; what is left of a shell or command counts as one."""
+        return 1 if self._process is not None else len(self._destinations)
 
     @property
     def agent(self) -> Agent:
@@ -126,6 +138,15 @@ class BuiltInAgent:
             task.cancel()
         for destination in list(self._destinations.values()):
             destination.close(close_timeout)
+        if self._process is not None and close_timeout:
+            self._process.hang_up()
+        elif self._process is not None:
+            self._process.kill()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing is left of the process, after close() or abort()."""
+        if self._process is not None:
+            await self._process.wait_gone()
 
     # What destinations tell.
 
@@ -141,7 +162,7 @@ class BuiltInAgent:
         self._agent.connection_ended(connection, self._loop.time())
         self._schedule()
 
-    def connection_lost(self, connection: int, destination: Destination) -> None:
+    def connection_lost(self, connection: int, destination: Connection) -> None:
         """A destination is gone."""
         if self._destinations.get(connection) is destination:
             del self._destinations[connection]
@@ -192,16 +213,16 @@ class BuiltInAgent:
             self._spawn(self._resolve(event.host))
         elif isinstance(event, Dial):
             self._spawn(self._dial(event))
+        elif isinstance(event, Spawn):
+            self._start_process(event)
+        elif isinstance(event, ToProcess):
+            self._do_to_process(event)
         elif not isinstance(event, Ended):
             destination = self._destinations.get(event.connection)
             if destination is not None:
                 self._do_to(destination, event)
 
-    def _do_to(
-        self,
-        destination: Destination,
-        event: Write | WriteEof | Close | PauseReading | ResumeReading,
-    ) -> None:
+    def _do_to(self, destination: Connection, event: ToConnection) -> None:
         match event:
             case Write():
                 destination.write(event.data)
@@ -213,6 +234,38 @@ class BuiltInAgent:
                 destination.pause_reading()
             case ResumeReading():
                 destination.resume_reading()
+
+    def _start_process(self, event: Spawn) -> None:
+        try:
+            process = Process(event, self, exited=self._process_exited, gone=self._process_gone)
+        except OSError as error:
+            self._agent.spawn_failed(str(error), self._loop.time())
+        else:
+            self._process = process
+            self._destinations.update(process.streams)
+            self._agent.spawned(self._loop.time())
+            for stream in process.streams.values():
+                stream.resume_reading()
+        self._schedule()
+
+    def _do_to_process(self, event: SetSize | Signal | HangUp) -> None:
+        if self._process is None:
+            return
+        match event:
+            case SetSize():
+                self._process.set_size(event.columns, event.rows)
+            case Signal():
+                self._process.signal(event.number, group=event.group)
+            case HangUp():
+                self._process.hang_up()
+
+    def _process_exited(self, code: int) -> None:
+        if not self._closed:
+            self._agent.exited(code, self._loop.time())
+            self._schedule()
+
+    def _process_gone(self) -> None:
+        self._process = None
 
     def _tell_flow(self) -> None:
         full = self._agent.inbox_size > INBOX_LIMIT

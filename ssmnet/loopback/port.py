@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from ..protocol.message import Flag, PayloadType, decode_flag
 from .byte_queue import Buffer
-from .events import Event, Resolve
+from .events import Resolve
+from .kind import Emit, End, Kind, Send
 
 # Metadata and other link-local services of the cloud, which the agent never forwards to.
 FORBIDDEN = frozenset(
@@ -35,12 +36,8 @@ OUTPUT_LIMIT = 65536
 SETUP_TIME = 0.001
 
 
-class Port(ABC):
-    """A port session: the handshake is done, a destination is known.
-
-    ``send`` sends a message beside the output, ``emit`` asks the driver for something, ``end``
-    ends the session with a text for the user.
-    """
+class Port(Kind):
+    """A port session: the handshake is done, a destination is known."""
 
     session_type = "Port"
 
@@ -48,18 +45,15 @@ class Port(ABC):
         self,
         properties: Mapping[str, str],
         *,
-        send: Callable[[PayloadType, bytes], None],
-        emit: Callable[[Event], None],
-        end: Callable[[str], None],
+        send: Send,
+        emit: Emit,
+        end: End,
         setup_time: float = SETUP_TIME,
     ) -> None:
-        self.ready = False
+        super().__init__(send=send, emit=emit, end=end)
         self.addresses: tuple[str, ...] = ()
         self.port = int(properties["portNumber"])
         self._host = properties.get("host", "")
-        self._send = send
-        self._emit = emit
-        self._end = end
         self._setup_time = setup_time
         self._initialize_at: float | None = None
         # Why the last Dial failed.
@@ -106,27 +100,13 @@ class Port(ABC):
         if flag == Flag.TERMINATE_SESSION:
             self._end("")
 
-    @property
-    @abstractmethod
-    def blocked(self) -> bool:
-        """Whether the last input has not been written to the far side yet."""
-
-    @property
-    @abstractmethod
-    def has_output(self) -> bool:
-        """Whether take() would give something."""
+    def take_message(self, size: int) -> tuple[PayloadType, Buffer]:
+        """At most ``size`` bytes of output."""
+        return PayloadType.OUTPUT, self.take(size)
 
     @abstractmethod
     def take(self, size: int) -> Buffer:
         """At most ``size`` bytes of output."""
-
-    @abstractmethod
-    def flush(self) -> None:
-        """Emit what has been gathered for connections; called at the end of a burst."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """The session ends: close what is open."""
 
     @abstractmethod
     def dialled(self, connection: int) -> None:
@@ -135,22 +115,6 @@ class Port(ABC):
     @abstractmethod
     def dial_failed(self, connection: int) -> None:
         """A Dial has failed, for the reason in ``dial_error``."""
-
-    @abstractmethod
-    def received(self, connection: int, data: bytes) -> None:
-        """The destination sent ``data``."""
-
-    @abstractmethod
-    def ended(self, connection: int) -> None:
-        """The destination ended its sending direction."""
-
-    def lost(self, connection: int) -> None:
-        """The connection is gone, both directions."""
-        self.ended(connection)
-
-    @abstractmethod
-    def set_writable(self, connection: int, writable: bool) -> None:
-        """The connection's write buffer has become full, or has room again."""
 
     @abstractmethod
     def _initialize(self, now: float) -> None:
