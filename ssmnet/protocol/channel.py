@@ -23,7 +23,7 @@ import msgspec
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .buffer import Buffer
-from .events import ChannelEnded, Event, ExitCode, SessionReady
+from .events import ChannelEnded, DataKeyNeeded, Event, ExitCode, SessionReady
 from .handshake import Handshake
 from .message import (
     PAYLOAD_SIZE,
@@ -103,7 +103,7 @@ class DataChannel:
         self._opening = Opening(
             send=self._send_control,
             probe=self._send_probe,
-            needs=self._events.append,
+            needs=self._needs,
             begun=self._begin,
             nonce=nonce,
             shell=shell,
@@ -226,7 +226,7 @@ class DataChannel:
     def set_size(self, columns: int, rows: int, now: float) -> None:
         """Have a shell told the size of its terminal, in characters, as soon as it can be."""
         self._size = columns, rows
-        if self._opening.flowing:
+        if self._opening.flowing and isinstance(self.port, ShellPort):
             self._send_size(now)
 
     def terminate(self) -> bool:
@@ -346,6 +346,9 @@ class DataChannel:
     def _send_control(self, payload_type: PayloadType, payload: bytes) -> None:
         self._control.append((payload_type, payload))
 
+    def _needs(self, needed: DataKeyNeeded) -> None:
+        self._events.append(needed)
+
     def _port_timer(self) -> float | None:
         """When the port wants to send; no use while it can't."""
         due = None if self.port is None else self.port.get_timer()
@@ -429,6 +432,7 @@ class DataChannel:
         elif payload_type == PayloadType.STDERR:
             self.port.receive_error(payload)
         else:
+            self.port.receive_exit_code(payload)
             try:
                 self._events.append(ExitCode(decode_exit_code(payload)))
             except RemoteProtocolError:

@@ -76,14 +76,14 @@ class Opening:
             self._probe_due = now + PROBE_AFTER
 
     def receive(self, payload_type: int, payload: Buffer) -> bool:
-        """Take a message of the handshake; False for one that is none, or that comes too late.
+        """Take a message of the handshake; False for one that is none, or not of use now.
 
         Raises HandshakeError.
         """
         if self._ready:
             return False
         match payload_type:
-            case PayloadType.HANDSHAKE_REQUEST:
+            case PayloadType.HANDSHAKE_REQUEST if not self.handshake.requested:
                 self._receive_request(payload)
             case PayloadType.ENC_CHALLENGE_REQUEST if self.encryption is not None:
                 self._send(PayloadType.ENC_CHALLENGE_RESPONSE, self.encryption.answer(payload))
@@ -125,7 +125,7 @@ class Opening:
     def handle_timer(self, now: float) -> None:
         """Time has passed. Raises HandshakeError when there is no session by the deadline."""
         if self._deadline is not None and now >= self._deadline:
-            raise HandshakeError(f"the agent did not begin the session within {self._timeout:g} s")
+            raise HandshakeError(self._lateness())
         if self._probe_due is not None and now >= self._probe_due:
             self._probe_due = None
             self._probe = self._send_probe()
@@ -144,6 +144,11 @@ class Opening:
             self._needs(DataKeyNeeded(handshake.kms_key_id, handshake.challenge))
         else:
             self._send(PayloadType.HANDSHAKE_RESPONSE, handshake.response())
+
+    def _lateness(self) -> str:
+        if self.handshake.kms_key_id and self.encryption is None:
+            return f"KMS gave no data key within {self._timeout:g} s"
+        return f"the agent did not begin the session within {self._timeout:g} s"
 
     def _begin_shell(self) -> None:
         self._stop_probing()

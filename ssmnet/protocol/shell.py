@@ -17,18 +17,28 @@ from .port import BasicPort, PortStream
 _EXIT_CODE = re.compile(rb"\s*EXIT_CODE:\s*(-?[0-9]{1,10})\s*")
 
 
+class ErrorStream(PortStream):
+    """What a command writes to standard error."""
+
+    __slots__ = ()
+
+    def write(self, data: Buffer) -> None:  # noqa: ARG002 - as any stream's
+        """Not possible."""
+        raise LocalProtocolError("standard error takes no data")
+
+
 class ShellPort(BasicPort):
     """The client's end of a session with a shell or a command."""
 
     def __init__(self) -> None:
         super().__init__(reusable=False)
-        self._errors: PortStream | None = None
+        self._errors: ErrorStream | None = None
 
-    def open_error_stream(self) -> PortStream:
+    def open_error_stream(self) -> ErrorStream:
         """The stream of standard error. Open it before the other, or its beginning goes there."""
         if self._errors is not None:
             raise LocalProtocolError("there is one stream of standard error")
-        self._errors = PortStream()
+        self._errors = ErrorStream()
         return self._errors
 
     def receive_error(self, data: Buffer) -> None:
@@ -37,6 +47,14 @@ class ShellPort(BasicPort):
             self.receive(data)
         else:
             self._deliver(self._errors, data)
+
+    def receive_exit_code(self, payload: Buffer) -> None:
+        """Take in the agent's text on how the command has ended.
+
+        Who wants all in one stream gets that there too, as AWS's plugin shows it.
+        """
+        if self._errors is None:
+            self.receive(payload)
 
     def ended(self) -> None:
         """The session has ended in order."""

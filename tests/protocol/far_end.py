@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import struct
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, Protocol
 
+from ssmnet.loopback.encryption import Cipher
 from ssmnet.protocol.channel import DataChannel
-from ssmnet.protocol.events import Event
+from ssmnet.protocol.events import DataKeyNeeded, Event
 from ssmnet.protocol.message import (
     PAYLOAD_SIZE,
     AgentMessage,
@@ -32,6 +34,11 @@ CLIENT_ID = "2e6344f8-0803-4417-820c-3d42b88d4127"
 FORWARD: Mapping[str, str] = {"portNumber": "80", "type": "LocalPortForwarding"}
 RAW: Mapping[str, str] = {"portNumber": "22"}
 SYN, FIN, PSH, NOP = 0, 1, 2, 3
+
+# A data key, and how KMS gives it to who can't read it.
+DATA_KEY = bytes(range(64))
+ENCRYPTED_KEY = b"as KMS has encrypted it"
+SECRETS = (PayloadType.OUTPUT, PayloadType.STDERR, PayloadType.EXIT_CODE)
 
 RESEND_AFTER = 0.3
 
@@ -86,7 +93,9 @@ class Agent(Protocol):
 class FarEnd:
     """``inputs`` holds what was processed in order: (payload type, payload); ``input`` the bytes.
 
-    With ``echo`` each byte of a stream goes back, and so does its end.
+    With ``echo`` each byte of a stream goes back, and so does its end. With ``handshake`` false
+    there is none, as with shells; with ``data_key`` the session is encrypted by it. ``thrown_away``
+    holds what came before the agent takes data, ``sent`` all its messages.
     """
 
     def __init__(
@@ -96,7 +105,13 @@ class FarEnd:
         properties: Mapping[str, str] = FORWARD,
         session_type: str = "Port",
         echo: bool = False,
+        handshake: bool = True,
+        data_key: bytes = b"",
+        challenge: str | None = None,
     ) -> None:
+        self.sent: list[bytes] = []
+        self.thrown_away: list[bytes] = []
+        self.sizes: list[tuple[int, int]] = []
         self.inputs: list[tuple[int, bytes]] = []
         self.input = bytearray()
         self.flags: list[int] = []
@@ -105,7 +120,7 @@ class FarEnd:
         self.duplicates = 0
         self.unacknowledged: dict[int, tuple[bytes, float]] = {}
         self.multiplexed = properties.get("type") == "LocalPortForwarding" and version >= "3.1"
-        self._request = {
+        self._request: dict[str, Any] = {
             "AgentVersion": version,
             "RequestedClientActions": [
                 {
@@ -114,6 +129,13 @@ class FarEnd:
                 }
             ],
         }
+        if data_key:
+            parameters = {"KMSKeyId": "key", "Challenge": challenge}
+            encryption = {"ActionType": "KMSEncryption", "ActionParameters": parameters}
+            self._request["RequestedClientActions"].append(encryption)
+        self._cipher = Cipher(data_key, bytes(12)) if data_key else None
+        self._begins = handshake
+        self._taking = not handshake
         self._echo = echo
         self._ids = message_ids(bytes(16))
         self._numbers = count()
@@ -123,12 +145,15 @@ class FarEnd:
         self._out: list[bytes] = []
 
     def start(self, now: float) -> None:
-        """Begin the handshake."""
-        self.send(PayloadType.HANDSHAKE_REQUEST, json.dumps(self._request).encode(), now)
+        """Begin the handshake, if there is one."""
+        if self._begins:
+            self.send(PayloadType.HANDSHAKE_REQUEST, json.dumps(self._request).encode(), now)
 
     def send(self, payload_type: int, payload: bytes, now: float) -> bytes:
         """Send one message of the agent's stream."""
         number = next(self._numbers)
+        if self._cipher is not None and payload_type in SECRETS:
+            payload = self._cipher.encrypt(payload)
         data = AgentMessage(
             MessageType.OUTPUT_STREAM_DATA,
             payload,
@@ -138,6 +163,7 @@ class FarEnd:
             created_date=CREATED,
         ).serialize()
         self.unacknowledged[number] = (data, now)
+        self.sent.append(data)
         self._out.append(data)
         return data
 
@@ -180,17 +206,49 @@ class FarEnd:
                 self._out.append(data)
 
     def _process(self, payload_type: int, payload: bytes, now: float) -> None:
+        if self._cipher is not None and payload_type == PayloadType.OUTPUT:
+            payload = self._cipher.decrypt(payload)
         self.inputs.append((payload_type, payload))
-        if payload_type == PayloadType.HANDSHAKE_RESPONSE:
-            self.send(PayloadType.HANDSHAKE_COMPLETE, b'{"CustomerMessage":"hello"}', now)
-        elif payload_type == PayloadType.FLAG:
-            self.flags.append(decode_flag(payload))
-        else:
-            self.input += payload
-            if self.multiplexed:
-                self._receive_frames(now)
-            elif self._echo:
-                self.output(payload, now)
+        match payload_type:
+            case PayloadType.HANDSHAKE_RESPONSE:
+                self._receive_response(payload, now)
+            case PayloadType.ENC_CHALLENGE_RESPONSE:
+                self._receive_challenge(payload, now)
+            case PayloadType.FLAG:
+                self.flags.append(decode_flag(payload))
+            case PayloadType.SIZE:
+                size = json.loads(payload)
+                self.sizes.append((size["cols"], size["rows"]))
+            case _ if not self._taking:
+                self.thrown_away.append(payload)
+            case _:
+                self._receive_input(payload, now)
+
+    def _receive_response(self, payload: bytes, now: float) -> None:
+        if self._cipher is None:
+            self._complete(now)
+            return
+        actions = json.loads(payload)["ProcessedClientActions"]
+        assert b64decode(actions[1]["ActionResult"]["KMSCipherTextKey"]) == ENCRYPTED_KEY
+        challenge = b64encode(self._cipher.encrypt(b"challenge")).decode()
+        text = json.dumps({"Challenge": challenge})
+        self.send(PayloadType.ENC_CHALLENGE_REQUEST, text.encode(), now)
+
+    def _receive_challenge(self, payload: bytes, now: float) -> None:
+        assert self._cipher is not None
+        assert self._cipher.decrypt(b64decode(json.loads(payload)["Challenge"])) == b"challenge"
+        self._complete(now)
+
+    def _complete(self, now: float) -> None:
+        self._taking = True
+        self.send(PayloadType.HANDSHAKE_COMPLETE, b'{"CustomerMessage":"hello"}', now)
+
+    def _receive_input(self, payload: bytes, now: float) -> None:
+        self.input += payload
+        if self.multiplexed:
+            self._receive_frames(now)
+        elif self._echo:
+            self.output(payload, now)
 
     def _receive_frames(self, now: float) -> None:
         for command, stream_id, data in smux_frames(bytes(self.input[self._parsed :])):
@@ -209,7 +267,8 @@ class Conversation:
     """A DataChannel and an agent, with a Path each way.
 
     ``received`` holds the bytes of each of the client's streams, in the order of their opening.
-    ``sent`` holds every message of the client.
+    ``sent`` holds every message of the client, ``events`` all that has happened. KMS has
+    ``data_key`` for whoever needs one.
     """
 
     def __init__(
@@ -219,7 +278,10 @@ class Conversation:
         there: Path | None = None,
         back: Path | None = None,
         channel: DataChannel | None = None,
+        data_key: bytes = DATA_KEY,
     ) -> None:
+        self.events: list[Event] = []
+        self._data_key = data_key
         self.agent = agent
         self.channel = channel or new_channel()
         self.there = there or Path(0.01)
@@ -277,6 +339,7 @@ class Conversation:
 
     def _exchange(self) -> None:
         self._read()
+        self._look_at_events()
         if self.connected:
             while messages := self.channel.data_to_send(self.now):
                 self.sent += messages
@@ -290,6 +353,13 @@ class Conversation:
         if self.channel.port is not None:
             for stream in self.channel.port.touched():
                 self.received.setdefault(stream, bytearray()).extend(stream.take_received())
+
+    def _look_at_events(self) -> None:
+        found = all_events(self.channel)
+        for event in found:
+            if isinstance(event, DataKeyNeeded):
+                self.channel.data_key_received(self._data_key, ENCRYPTED_KEY)
+        self.events += found
 
 
 def feed(channel: DataChannel, *messages: bytes, now: float = 0.0) -> list[AgentMessage]:

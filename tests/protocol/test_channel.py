@@ -1,5 +1,6 @@
 import json
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from ssmnet.protocol.channel import BURST, DataChannel
-from ssmnet.protocol.events import ChannelEnded, SessionReady
+from ssmnet.protocol.events import ChannelEnded, DataKeyNeeded, ExitCode, SessionReady
 from ssmnet.protocol.message import (
     PAYLOAD_SIZE,
     AgentMessage,
@@ -18,7 +19,12 @@ from ssmnet.protocol.message import (
     encode_flag,
     parse,
 )
-from ssmnet.protocol.opening import HANDSHAKE_TIMEOUT, SETTLING_TIME
+from ssmnet.protocol.opening import (
+    ASSUME_SHELL_AFTER,
+    HANDSHAKE_TIMEOUT,
+    PROBE_AFTER,
+    SETTLING_TIME,
+)
 from ssmnet.protocol.port import BasicPort, PortStream
 from ssmnet.protocol.shell import ShellPort
 from ssmnet.protocol.smux import MAX_OPENING, Multiplexer, MuxStream
@@ -28,6 +34,8 @@ from ssmnet.testing.link import Path, harmful, losing
 from tests.protocol import vectors
 from tests.protocol.far_end import (
     CLIENT_ID,
+    DATA_KEY,
+    ENCRYPTED_KEY,
     FIN,
     FORWARD,
     NOP,
@@ -506,6 +514,451 @@ def test_nothing_but_the_handshake_and_acknowledgements_is_sent_before_its_end(
     assert {m.message_type for m in sent} <= {"acknowledge", "input_stream_data"}
 
 
+# --- shells and commands
+
+
+def sizes(messages: list[AgentMessage]) -> list[tuple[int, int]]:
+    found = [json.loads(bytes(m.payload)) for m in messages if m.payload_type == PayloadType.SIZE]
+    return [(size["cols"], size["rows"]) for size in found]
+
+
+def command(channel: DataChannel | None = None) -> DataChannel:
+    """A command whose data flows, and which has been told its size."""
+    channel = ready(channel=channel, session_type="NonInteractiveCommands", properties={})
+    feed(channel, *answer(*sent_by(channel, 1.0)), now=1.0)
+    return channel
+
+
+def silent() -> DataChannel:
+    """A session that may be a shell and has said nothing for two seconds; it has been asked."""
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    assert channel.get_timer() == PROBE_AFTER
+    channel.handle_timer(PROBE_AFTER)
+    return channel
+
+
+def test_the_first_output_means_a_shell() -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    assert feed(channel, output(b"$ ", 0), now=1.0) == []
+    assert channel.events() == [SessionReady("Standard_Stream", {}, "", "")]
+    assert not channel.handshake.requested
+    stream = open_stream(channel)
+    assert stream.take_received() == b"$ "
+    assert acknowledgements(feed(channel, output(b"$ ", 0), now=1.0)) == [0]
+    stream.write(b"exit\r")
+    assert inputs(sent_by(channel, 1.0)) == []
+    assert channel.get_timer() == 1.0
+    channel.handle_timer(1.0)
+    size, text = inputs(sent_by(channel, 1.0))
+    assert sizes([size]) == [(300, 100)]
+    assert text.payload == b"exit\r"
+
+
+def test_output_before_the_handshake_has_no_reader_where_there_can_be_no_shell() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    assert feed(channel, output(b"$ ", 0)) == []
+    assert channel.events() == []
+    assert channel.port is None
+
+
+@pytest.mark.parametrize("kind", [PayloadType.STDERR, PayloadType.EXIT_CODE])
+def test_whatever_a_command_says_first_is_its_beginning(kind: int) -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    feed(channel, output(b"EXIT_CODE: 7", 0, kind))
+    assert channel.ready
+
+
+def test_output_that_came_before_the_request_that_was_lost_is_no_shell() -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    feed(channel, complete(1), output(b"out", 2))
+    assert not channel.ready
+    feed(channel, request(session_type="NonInteractiveCommands"))
+    (ready_event,) = channel.events()
+    assert isinstance(ready_event, SessionReady)
+    assert ready_event.session_type == "NonInteractiveCommands"
+    assert open_stream(channel).take_received() == b"out"
+
+
+def test_a_silent_shell_is_found_by_a_size_that_is_acknowledged() -> None:
+    channel = silent()
+    (probe,) = sent_by(channel, PROBE_AFTER)
+    assert sizes([probe]) == [(300, 100)]
+    channel.set_size(80, 24, 2.0)
+    assert sent_by(channel, 2.0) == []
+    feed(channel, *answer(probe), now=2.1)
+    assert channel.get_timer() == pytest.approx(2.1 + ASSUME_SHELL_AFTER)
+    channel.handle_timer(2.5)
+    assert not channel.ready
+    channel.handle_timer(2.6)
+    assert channel.events() == [SessionReady("Standard_Stream", {}, "", "")]
+    open_stream(channel).write(b"cat this")
+    size, text = inputs(sent_by(channel, 2.6))
+    assert sizes([size]) == [(80, 24)]
+    assert text.payload == b"cat this"
+
+
+def test_a_request_after_the_question_has_the_last_word() -> None:
+    channel = silent()
+    (probe,) = sent_by(channel, PROBE_AFTER)
+    answers = feed(channel, *answer(probe), request(session_type="NonInteractiveCommands"), now=2.1)
+    assert [m.payload_type for m in inputs(answers)] == [PayloadType.HANDSHAKE_RESPONSE]
+    channel.handle_timer(3.0)
+    assert channel.events() == []
+    feed(channel, *answer(*answers), complete(), now=3.0)
+    assert channel.handshake.session_type == "NonInteractiveCommands"
+
+
+def test_the_question_is_sent_again_until_it_is_answered() -> None:
+    channel = silent()
+    (probe,) = sent_by(channel, PROBE_AFTER)
+    channel.open("another token", "id", 5.0)
+    (again,) = sent_by(channel, 5.0)
+    assert again.payload == probe.payload
+    feed(channel, *answer(again), now=5.1)
+    channel.handle_timer(5.6)
+    assert channel.ready
+
+
+def test_no_port_is_asked_whether_it_is_a_shell() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    assert channel.get_timer() == HANDSHAKE_TIMEOUT
+    channel.handle_timer(PROBE_AFTER)
+    assert sent_by(channel, PROBE_AFTER) == []
+
+
+def test_a_size_is_told_as_soon_as_it_can_be_and_whenever_it_changes() -> None:
+    channel = new_channel()
+    channel.set_size(80, 24, 0.0)
+    channel.set_size(81, 25, 0.0)
+    ready(channel=channel, session_type="Standard_Stream")
+    first = sent_by(channel, 1.0)
+    assert sizes(first) == [(81, 25)]
+    feed(channel, *answer(*first), now=1.0)
+    channel.set_size(132, 40, 2.0)
+    second = sent_by(channel, 2.0)
+    assert sizes(second) == [(132, 40)]
+    feed(channel, *answer(*second), now=2.0)
+    assert channel.get_timer() is None
+
+
+@pytest.mark.parametrize("properties", [FORWARD, RAW])
+def test_a_port_is_told_none(properties: dict[str, str]) -> None:
+    channel = ready(channel=new_channel(keep_alive=60.0), properties=properties)
+    channel.set_size(80, 24, 1.0)
+    assert sizes(sent_by(channel, 1.0)) == []
+
+
+def test_a_shell_is_kept_alive_by_its_size() -> None:
+    channel = command(new_channel(keep_alive=60.0))
+    assert channel.get_timer() == 61.0
+    channel.handle_timer(60.9)
+    assert sent_by(channel, 60.9) == []
+    channel.handle_timer(61.0)
+    again = sent_by(channel, 61.0)
+    assert sizes(again) == [(300, 100)]
+    feed(channel, *answer(*again), now=61.0)
+    assert channel.get_timer() == 121.0
+    channel.set_size(80, 24, 100.0)
+    feed(channel, *answer(*sent_by(channel, 100.0)), now=100.0)
+    assert channel.get_timer() == 160.0
+
+
+def test_standard_error_and_the_exit_code_come_in_their_turn() -> None:
+    channel = command()
+    channel.events()
+    errors = channel.open_error_stream()
+    stream = open_stream(channel)
+    burst = [
+        output(b"EXIT_CODE: 7", 4, PayloadType.EXIT_CODE),
+        output(b"out", 3),
+        output(b"err", 2, PayloadType.STDERR),
+    ]
+    assert acknowledgements(feed(channel, *burst)) == [4, 3, 2]
+    assert stream.take_received() == b"out"
+    assert errors.take_received() == b"err"
+    assert channel.events() == [ExitCode(7)]
+
+
+def test_standard_error_that_is_not_apart_comes_between_the_output() -> None:
+    channel = command()
+    stream = open_stream(channel)
+    feed(channel, output(b"out ", 2), output(b"err ", 3, PayloadType.STDERR), output(b"out", 4))
+    assert stream.take_received() == b"out err out"
+
+
+def test_only_commands_have_standard_error() -> None:
+    for channel in (new_channel(), ready(), ready(properties=RAW)):
+        with pytest.raises(LocalProtocolError):
+            channel.open_error_stream()
+
+
+def test_an_exit_code_that_can_not_be_read_is_counted() -> None:
+    channel = command()
+    open_stream(channel)
+    channel.events()
+    odd = output(b"EXIT_CODE: seven", 2, PayloadType.EXIT_CODE)
+    assert acknowledgements(feed(channel, odd)) == [2]
+    assert channel.events() == []
+    assert channel.invalid_messages == 1
+
+
+@pytest.mark.parametrize("properties", [FORWARD, RAW])
+@pytest.mark.parametrize("kind", [PayloadType.STDERR, PayloadType.EXIT_CODE])
+def test_what_commands_say_is_of_no_use_to_a_port(kind: int, properties: dict[str, str]) -> None:
+    channel = ready(properties=properties)
+    stream = open_stream(channel)
+    channel.events()
+    assert 2 in acknowledgements(feed(channel, output(b"EXIT_CODE: 7", 2, kind)))
+    assert stream.take_received() == b""
+    assert channel.events() == []
+    assert channel.invalid_messages == 1
+
+
+def test_the_exit_code_waits_for_the_reader_of_what_came_before() -> None:
+    channel = command()
+    channel.events()
+    feed(channel, output(b"out", 2), output(b"EXIT_CODE: 7", 3, PayloadType.EXIT_CODE))
+    assert channel.events() == []
+    assert open_stream(channel).take_received() == b"outEXIT_CODE: 7"
+    assert channel.events() == [ExitCode(7)]
+
+
+def closed_by(reason: str) -> bytes:
+    return control(MessageType.CHANNEL_CLOSED, {"Output": reason})
+
+
+@pytest.mark.parametrize("end_comes", ["first", "last"])
+def test_a_session_that_ends_as_soon_as_it_has_begun_loses_nothing(end_comes: str) -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    feed(channel, request(session_type="NonInteractiveCommands"))
+    burst = [
+        complete(1),
+        output(b"err", 2, PayloadType.STDERR),
+        output(b"out", 3),
+        output(b"EXIT_CODE: 7", 4, PayloadType.EXIT_CODE),
+    ]
+    end = closed_by("done")
+    feed(channel, *([end, *burst] if end_comes == "first" else [*burst, end]))
+    (ready_event,) = channel.events()
+    assert isinstance(ready_event, SessionReady)
+    errors = channel.open_error_stream()
+    stream = open_stream(channel)
+    assert (stream.take_received(), errors.take_received()) == (b"out", b"err")
+    assert channel.events() == [ExitCode(7)]
+    assert channel.events() == [ChannelEnded("done")]
+    assert channel.events() == []
+    channel.end()
+    assert channel.port is not None
+    assert set(channel.port.touched()) == {stream, errors}
+    assert stream.closed_by_peer
+    assert errors.closed_by_peer
+
+
+def test_a_shell_that_ends_in_its_first_burst_loses_nothing() -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    feed(channel, output(b"one ", 0), output(b"two", 1), closed_by(""))
+    assert channel.events() == [SessionReady("Standard_Stream", {}, "", "")]
+    assert open_stream(channel).take_received() == b"one two"
+    assert channel.events() == [ChannelEnded("")]
+
+
+def test_what_is_missing_at_the_end_is_no_end_in_order() -> None:
+    channel = command()
+    stream = open_stream(channel)
+    feed(channel, output(b"one ", 2), output(b"three", 4), closed_by(""))
+    channel.end()
+    assert not stream.closed_by_peer
+    feed(channel, output(b"two ", 3))
+    channel.end()
+    assert stream.closed_by_peer
+    assert stream.take_received() == b"one two three"
+
+
+def test_a_session_that_was_not_closed_has_not_ended_in_order() -> None:
+    channel = command()
+    stream = open_stream(channel)
+    channel.end()
+    assert not stream.closed_by_peer
+
+
+def test_the_streams_of_a_multiplexed_port_have_ends_of_their_own() -> None:
+    channel = ready()
+    stream = open_stream(channel)
+    feed(channel, closed_by(""))
+    channel.end()
+    assert not stream.closed_by_peer
+
+
+@pytest.mark.parametrize("kind", ["Standard_Stream", "InteractiveCommands"])
+def test_no_flag_ends_a_shell(kind: str) -> None:
+    channel = ready(session_type=kind)
+    assert not channel.terminate()
+    assert sizes(sent_by(channel, 1.0)) == [(300, 100)]
+
+
+# --- encryption
+
+
+KMS: dict[str, Any] = {"data_key": DATA_KEY, "session_type": "Standard_Stream", "properties": {}}
+
+
+def encrypting(**arguments: Any) -> tuple[Conversation, FarEnd]:
+    far_end = FarEnd(**{**KMS, "echo": True, **arguments})
+    conversation = Conversation(far_end, channel=new_channel(shell=True))
+    conversation.run(1.0)
+    return conversation, far_end
+
+
+def test_a_data_key_is_asked_for_and_the_session_encrypted() -> None:
+    conversation, far_end = encrypting(challenge="random")
+    needed, begun = conversation.events
+    assert needed == DataKeyNeeded("key", "random")
+    assert begun == SessionReady("Standard_Stream", {}, "3.3.0.0", "hello")
+    stream = open_stream(conversation.channel)
+    stream.write(b"the secret" * 500)
+    conversation.flush()
+    conversation.run(5.0)
+    assert far_end.input == conversation.received[stream] == b"the secret" * 500
+    assert far_end.sizes == [(300, 100)]
+    assert far_end.thrown_away == []
+    on_the_wire = b"".join(conversation.sent) + b"".join(far_end.sent)
+    assert b"secret" not in on_the_wire
+
+
+def test_the_key_is_asked_for_however_often_events_were_looked_at_before() -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    assert channel.events() == []
+    assert feed(channel, request(**KMS))[1:] == []
+    assert channel.events() == [DataKeyNeeded("key", "")]
+    channel.data_key_received(DATA_KEY, ENCRYPTED_KEY)
+    (response,) = sent_by(channel)
+    assert response.payload_type == PayloadType.HANDSHAKE_RESPONSE
+
+
+def test_a_data_key_of_another_size_ends_the_session() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    feed(channel, request(**KMS))
+    with pytest.raises(HandshakeError):
+        channel.data_key_received(DATA_KEY[1:], ENCRYPTED_KEY)
+    assert sent_by(channel) == []
+
+
+@pytest.mark.parametrize("kind", [PayloadType.OUTPUT, PayloadType.STDERR, PayloadType.EXIT_CODE])
+def test_what_comes_in_the_clear_ends_an_encrypted_session(kind: int) -> None:
+    conversation, far_end = encrypting()
+    stream = open_stream(conversation.channel)
+    conversation.flush()
+    conversation.run(2.0)
+    number = len(far_end.sent)
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(conversation.channel, output(b"in the clear, as long as it may be", number, kind))
+    assert "clear" not in str(caught.value)
+    assert stream.take_received() == b""
+    assert conversation.channel.events() == []
+
+
+def test_what_has_waited_for_its_reader_is_decrypted_only_then() -> None:
+    conversation, far_end = encrypting()
+    feed(conversation.channel, output(bytes(40), len(far_end.sent)))
+    with pytest.raises(RemoteProtocolError):
+        conversation.channel.open_stream()
+
+
+def test_what_was_changed_on_its_way_ends_an_encrypted_session() -> None:
+    conversation, far_end = encrypting()
+    stream = open_stream(conversation.channel)
+    message = parse(far_end.send(PayloadType.OUTPUT, b"hello", 1.0))
+    payload = bytearray(message.payload)
+    payload[-20] ^= 1
+    with pytest.raises(RemoteProtocolError):
+        feed(conversation.channel, output(bytes(payload), message.sequence_number))
+    assert stream.take_received() == b""
+
+
+def test_another_key_than_the_agent_s_ends_the_session_at_its_challenge() -> None:
+    with pytest.raises(HandshakeError, match="another data key"):
+        Conversation(FarEnd(**KMS), data_key=DATA_KEY[::-1]).run(1.0)
+
+
+def test_commands_are_encrypted_with_all_they_say() -> None:
+    conversation, far_end = encrypting(session_type="NonInteractiveCommands")
+    errors = conversation.channel.open_error_stream()
+    stream = open_stream(conversation.channel)
+    far_end.send(PayloadType.STDERR, b"err", 1.0)
+    far_end.send(PayloadType.OUTPUT, b"out", 1.0)
+    far_end.send(PayloadType.EXIT_CODE, b"EXIT_CODE: 7", 1.0)
+    conversation.flush()
+    conversation.run(2.0)
+    assert conversation.received == {stream: b"out", errors: b"err"}
+    assert conversation.events[-1] == ExitCode(7)
+
+
+@pytest.mark.parametrize(
+    ("properties", "version"), [(FORWARD, "3.3.0.0"), (FORWARD, BASIC_VERSION), (RAW, "3.3.0.0")]
+)
+def test_a_port_is_encrypted_where_its_agent_asks_for_it(
+    properties: dict[str, str], version: str
+) -> None:
+    conversation, far_end = encrypting(session_type="Port", properties=properties, version=version)
+    stream = open_stream(conversation.channel)
+    data = bytes(range(256)) * 300
+    stream.write(data)
+    conversation.flush()
+    conversation.run(5.0)
+    assert conversation.received[stream] == data
+    assert far_end.duplicates == 0
+    assert conversation.channel.idle
+
+
+BEGINNINGS: dict[str, dict[str, Any]] = {
+    "handshake": {**KMS, "data_key": b""},
+    "encrypted": KMS,
+    "output": {**KMS, "data_key": b"", "handshake": False},
+    "silent": {**KMS, "data_key": b"", "handshake": False},
+}
+
+
+@pytest.mark.parametrize("cut", [number / 200 for number in range(30)])
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_a_session_that_is_cut_while_it_begins_loses_nothing(kind: str, cut: float) -> None:
+    far_end = FarEnd(**BEGINNINGS[kind])
+    conversation = Conversation(far_end, channel=new_channel(shell=True))
+    said = b""
+    if kind == "silent":
+        conversation.run(1.99)
+    elif kind == "output":
+        said = b"$ "
+        far_end.output(said, 0.0)
+        conversation.flush()
+    conversation.run(conversation.now + cut)
+    conversation.cut()
+    conversation.reconnect()
+    conversation.run(4.0)
+    stream = open_stream(conversation.channel)
+    data = bytes(range(256)) * 8
+    stream.write(data)
+    far_end.output(data, 4.0)
+    conversation.flush()
+    conversation.run(4.0 + cut / 3)
+    conversation.cut()
+    conversation.reconnect()
+    conversation.run(7.0)
+    assert far_end.thrown_away == []
+    assert far_end.input == data
+    assert conversation.received == {stream: said + data}
+    assert conversation.channel.idle
+
+
 # --- what can not be used
 
 
@@ -867,28 +1320,6 @@ def test_an_old_agent_is_kept_alive_at_its_own_pace_at_least() -> None:
         channel = ready(KEEP_ALIVE_VERSION, channel=new_channel(keep_alive=wanted))
         sent_by(channel, 100.0)
         assert channel.get_timer() == due
-
-
-def test_a_shell_is_told_its_size_and_kept_alive_by_that() -> None:
-    channel = new_channel(keep_alive=60.0)
-    channel.set_size(80, 24, 0.0)
-    ready(channel=channel, session_type="Standard_Stream")
-    sizes = [
-        message for message in sent_by(channel, 1.0) if message.payload_type == PayloadType.SIZE
-    ]
-    assert [json.loads(bytes(size.payload)) for size in sizes] == [{"cols": 80, "rows": 24}]
-    feed(channel, *(answer(*sizes)), now=1.0)
-    channel.handle_timer(61.0)
-    again = [m.payload for m in sent_by(channel, 61.0) if m.payload_type == PayloadType.SIZE]
-    assert again == [sizes[0].payload]
-
-
-def test_a_size_is_told_once_where_nothing_is_kept_alive() -> None:
-    channel = ready()
-    channel.set_size(80, 24, 1.0)
-    (size,) = inputs(sent_by(channel, 1.0))
-    feed(channel, *answer(size), now=1.0)
-    assert channel.get_timer() is None
 
 
 def test_there_is_room_until_the_window_is_full_or_the_path_is() -> None:

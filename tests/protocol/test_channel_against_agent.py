@@ -9,7 +9,7 @@ from ssmnet.protocol.message import AgentMessage, MessageType
 from ssmnet.protocol.port import PortStream
 from ssmnet.protocol.smux import MuxStream
 from ssmnet.testing.link import Path, harmful, losing
-from tests.protocol.far_end import FORWARD, RAW, Conversation, all_events
+from tests.protocol.far_end import FORWARD, RAW, Conversation
 from tests.protocol.loopback_far_end import LoopbackFarEnd
 from tests.protocol.simulation import CREATED
 
@@ -133,7 +133,7 @@ def test_a_forbidden_destination_ends_the_session() -> None:
     conversation = begin(far_end)
     conversation.run(5.0)
     assert conversation.channel.closed
-    ended = all_events(conversation.channel)[-1]
+    ended = conversation.events[-1]
     assert ended == ChannelEnded("Forwarding to IP address metadata is forbidden.")
 
 

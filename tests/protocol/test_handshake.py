@@ -1,4 +1,5 @@
 import json
+from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmnet.errors import HandshakeError
-from ssmnet.protocol.handshake import Handshake, SessionType
+from ssmnet.protocol.handshake import Handshake, SessionType, encryption_context
 from ssmnet.protocol.message import MessageType, PayloadType, parse
 from ssmnet.protocol.version import CLIENT_VERSION
 from tests.protocol import vectors
@@ -59,13 +60,156 @@ def test_a_recorded_request_gets_the_recorded_answer(name: str) -> None:
     assert MessageType.OUTPUT_STREAM_DATA in {m.message_type for m in messages}
 
 
-def test_the_recorded_agent_asks_for_encryption() -> None:
+def test_the_recorded_request_for_encryption_gets_the_recorded_answer() -> None:
     messages = [parse(line.data) for line in vectors.read("shell_kms_encrypted") if line.data]
-    payload = next(m.payload for m in messages if m.payload_type == PayloadType.HANDSHAKE_REQUEST)
-    handshake, response = answer(bytes(payload))
-    status = {a["ActionType"]: a["ActionStatus"] for a in response["ProcessedClientActions"]}
-    assert status == {"SessionType": 1, "KMSEncryption": 1}
-    assert handshake.kms_key_id
+    payload = {m.payload_type: m.payload for m in messages if m.message_type.endswith("data")}
+    recorded = json.loads(bytes(payload[PayloadType.HANDSHAKE_RESPONSE]))
+    handshake = Handshake()
+    handshake.receive_request(payload[PayloadType.HANDSHAKE_REQUEST])
+    assert handshake.kms_key_id.startswith("arn:aws:kms:")
+    theirs = recorded["ProcessedClientActions"]
+    (key,) = [action["ActionResult"]["KMSCipherTextKey"] for action in theirs[1:]]
+    ours = json.loads(handshake.response(b64decode(key)))["ProcessedClientActions"]
+    # The recorded client was older than the challenge that the agent offers.
+    assert handshake.challenge
+    assert ours[1]["ActionResult"].pop("ChallengeAcknowledgement") is True
+    assert ours == theirs
+    handshake.receive_complete(payload[PayloadType.HANDSHAKE_COMPLETE])
+    assert handshake.customer_message == "This session is encrypted using AWS KMS."
+
+
+# --- encryption
+
+
+def encryption(parameters: object, *others: tuple[str, object]) -> bytes:
+    actions = [("SessionType", {"SessionType": "Standard_Stream"}), ("KMSEncryption", parameters)]
+    content = [
+        {"ActionType": kind, "ActionParameters": asked} for kind, asked in [*actions, *others]
+    ]
+    return json.dumps({"AgentVersion": "3.3.0.0", "RequestedClientActions": content}).encode()
+
+
+def test_an_agent_that_asks_for_encryption_is_given_the_encrypted_key() -> None:
+    handshake = Handshake()
+    handshake.receive_request(encryption({"KMSKeyId": "alias/sessions"}))
+    assert (handshake.kms_key_id, handshake.challenge) == ("alias/sessions", "")
+    response = json.loads(handshake.response(b"encrypted"))
+    assert response["ProcessedClientActions"][1] == {
+        "ActionType": "KMSEncryption",
+        "ActionStatus": 1,
+        "ActionResult": {
+            "KMSCipherTextKey": b64encode(b"encrypted").decode(),
+            "KMSCipherTextHash": None,
+            "ChallengeAcknowledgement": False,
+        },
+        "Error": "",
+    }
+    assert response["ProcessedClientActions"][0]["ActionResult"] is None
+    assert response["Errors"] == []
+
+
+def test_a_challenge_that_goes_into_the_context_is_acknowledged() -> None:
+    handshake = Handshake()
+    handshake.receive_request(encryption({"KMSKeyId": "key", "Challenge": "random"}))
+    assert handshake.challenge == "random"
+    (_, action) = json.loads(handshake.response(b"encrypted"))["ProcessedClientActions"]
+    assert action["ActionResult"]["ChallengeAcknowledgement"] is True
+
+
+@pytest.mark.parametrize("challenge", ["", None])
+def test_no_challenge_is_acknowledged_where_there_is_none(challenge: str | None) -> None:
+    handshake = Handshake()
+    handshake.receive_request(encryption({"KMSKeyId": "key", "Challenge": challenge, "Other": 1}))
+    assert handshake.challenge == ""
+    (_, action) = json.loads(handshake.response(b"encrypted"))["ProcessedClientActions"]
+    assert action["ActionResult"]["ChallengeAcknowledgement"] is False
+
+
+@pytest.mark.parametrize("parameters", [{}, {"KMSKeyId": ""}, {"Challenge": "random"}])
+def test_encryption_by_no_key_fails(parameters: object) -> None:
+    handshake, response = answer(encryption(parameters))
+    assert handshake.kms_key_id == handshake.challenge == ""
+    (_, action) = response["ProcessedClientActions"]
+    assert (action["ActionStatus"], action["ActionResult"]) == (2, None)
+    assert response["Errors"] == ["There is no KMSKeyId"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        None,
+        [],
+        "key",
+        {"KMSKeyId": None},
+        {"KMSKeyId": 7},
+        {"KMSKeyId": ["key"]},
+        {"KMSKeyId": "key", "Challenge": 7},
+        {"KMSKeyId": "key", "Challenge": {}},
+    ],
+)
+def test_what_is_asked_of_kms_must_be_text(parameters: object) -> None:
+    with pytest.raises(HandshakeError, match="can't be read"):
+        Handshake().receive_request(encryption(parameters))
+
+
+def test_an_action_beside_encryption_that_is_unknown_is_still_unsupported() -> None:
+    _, response = answer(encryption({"KMSKeyId": "key"}, ("Dance", {})))
+    status = [action["ActionStatus"] for action in response["ProcessedClientActions"]]
+    assert status == [1, 1, 3]
+    assert response["ProcessedClientActions"][2]["ActionResult"] is None
+    assert response["Errors"] == ["Unsupported action Dance"]
+
+
+@pytest.mark.parametrize("kind", SessionType)
+def test_each_kind_of_session_may_be_encrypted(kind: SessionType) -> None:
+    asked = encryption({"KMSKeyId": "key"}, ("SessionType", {"SessionType": kind}))
+    handshake, response = answer(asked)
+    assert handshake.session_type == kind
+    assert all(action["ActionStatus"] == 1 for action in response["ProcessedClientActions"])
+
+
+def test_a_key_is_bound_to_its_session_and_to_the_challenge_if_there_is_one() -> None:
+    context = {"aws:ssm:SessionId": "session-1", "aws:ssm:TargetId": "i-1"}
+    assert encryption_context("session-1", "i-1", "") == context
+    assert encryption_context("session-1", "i-1", "random") == {
+        **context,
+        "aws:ssm:RandomChallenge": "random",
+    }
+
+
+def test_the_recorded_client_asked_kms_in_the_same_words() -> None:
+    (line,) = [line for line in vectors.read("shell_kms_encrypted") if line.way == "kms->client"]
+    recorded = json.loads(line.text)["request"]["EncryptionContext"]
+    session_id, target_id = recorded["aws:ssm:SessionId"], recorded["aws:ssm:TargetId"]
+    assert encryption_context(session_id, target_id, "") == recorded
+
+
+# --- without a handshake
+
+
+def test_a_session_that_announces_nothing_is_a_shell() -> None:
+    handshake = Handshake()
+    assert not handshake.requested
+    handshake.assume_shell()
+    assert handshake.session_type == SessionType.STANDARD_STREAM
+    assert handshake.properties == {}
+    assert not handshake.requested
+    assert not handshake.is_port
+    assert not handshake.multiplexes
+    assert not handshake.knows_terminate_flag
+
+
+def test_a_request_is_remembered() -> None:
+    assert announced().requested
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SessionType if kind != SessionType.PORT])
+def test_what_is_no_port_is_none_whatever_its_properties_say(kind: SessionType) -> None:
+    handshake, _ = answer(request(kind, properties={"type": "LocalPortForwarding"}))
+    assert not handshake.is_port
+    assert not handshake.is_port_forward
+    assert not handshake.multiplexes
+    assert not handshake.knows_terminate_flag
 
 
 # --- requests

@@ -205,3 +205,36 @@ def test_any_way_of_taking_gives_the_same_bytes(steps: list[bytes | int]) -> Non
             assert len(data) <= step
             taken += data
     assert taken + take_all(port) == written
+
+
+# --- the session's end
+
+
+def test_the_end_of_the_session_is_that_of_a_raw_stream() -> None:
+    port, stream = opened(reusable=False)
+    port.receive(b"last words")
+    port.ended()
+    assert list(port.touched()) == [stream]
+    assert stream.closed_by_peer
+    assert not stream.refused
+    assert stream.take_received() == b"last words"
+
+
+def test_a_connection_that_another_could_follow_was_cut_off_by_it() -> None:
+    port, stream = opened(reusable=True)
+    port.ended()
+    assert list(port.touched()) == []
+    assert not stream.closed_by_peer
+
+
+@pytest.mark.parametrize("reusable", [False, True])
+def test_where_there_is_no_connection_none_ends(reusable: bool) -> None:
+    port = BasicPort(reusable=reusable)
+    port.ended()
+    assert list(port.touched()) == []
+
+
+@pytest.mark.parametrize("reusable", [False, True])
+def test_a_stream_knows_whether_the_next_has_to_wait_for_its_end(reusable: bool) -> None:
+    _, stream = opened(reusable=reusable)
+    assert stream.exclusive is reusable
