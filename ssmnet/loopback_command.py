@@ -44,6 +44,14 @@ def loopback(
         bool,
         typer.Option("--pace", help="Send at the pace of the real agent: 0.95 MB/s a session."),
     ] = False,
+    first_output_delay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME",
+            parser=parse_duration,
+            help="Hold a shell's first output back for so long; the real agent does for 1s.",
+        ),
+    ] = None,
     ideal: Annotated[
         bool, typer.Option("--ideal", help="Without the real agent's bad habits.")
     ] = False,
@@ -118,7 +126,7 @@ def loopback(
     fault kill_agents
     fault end_sessions '{"output": "maximum duration"}'
     """
-    from .loopback import AGENT_AWAY, Loopback
+    from .loopback import AGENT_AWAY, FIRST_OUTPUT_DELAY, Loopback
 
     if not re.fullmatch(r"\d+(\.\d+){0,3}", agent_version):
         raise UsageError(f"{agent_version!r} is not a version such as 3.3.0.0")
@@ -132,6 +140,7 @@ def loopback(
             ca_file=str(tls_cert.resolve()) if tls_cert else None,
             allow_unsigned=allow_unsigned,
             pace=pace,
+            first_output_delay=first_output_delay or FIRST_OUTPUT_DELAY,
             ideal=ideal,
             agent_version=agent_version,
             kms=kms,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Container
 from typing import Literal, Self
 
 from . import ecs
-from .agent import Agent
+from .agent import FIRST_OUTPUT_DELAY, Agent
 from .documents import SessionRequest, session_request
 from .gateway import INSTANCE_ID, OPEN_TIMEOUT, REGION, AgentOffer, AgentSettings, Gateway
 from .impairment import Impairment
@@ -29,7 +29,15 @@ from .policing import QUEUE, Policing
 from .port import SETUP_TIME
 from .sigv4 import Credentials
 
-__all__ = ["AGENT_AWAY", "Agent", "AgentOffer", "Loopback", "SessionRequest", "session_request"]
+__all__ = [
+    "AGENT_AWAY",
+    "FIRST_OUTPUT_DELAY",
+    "Agent",
+    "AgentOffer",
+    "Loopback",
+    "SessionRequest",
+    "session_request",
+]
 
 
 class Loopback:
@@ -46,8 +54,10 @@ class Loopback:
     ``task`` in ``cluster``, which is the same agent on this machine.
 
     The agent has the real one's habits but for its sleep of 1 ms after each message, which ``pace``
-    switches on; ``ideal`` switches its vices off. ``setup_time`` is how many seconds it drops input
-    after the handshake. ``offer`` is told of each new session and has to bring its own agent.
+    switches on, and but for its delay of 1 s before a shell's first output, which
+    ``first_output_delay`` sets in seconds; ``ideal`` switches its vices off. ``setup_time`` is how
+    many seconds it drops input after the handshake. ``offer`` is told of each new session and has
+    to bring its own agent.
 
     ``open_timeout`` bounds the wait for a WebSocket's first message, ``away_limit`` how long a
     session lives without its client, ``agent_away_limit`` without an agent that was there. Like
@@ -84,6 +94,7 @@ class Loopback:
         ideal: bool = False,
         agent_version: str = "3.3.0.0",
         setup_time: float = SETUP_TIME,
+        first_output_delay: float = FIRST_OUTPUT_DELAY,
         kms: bool = False,
         require_challenge: bool = False,
         offer: Callable[[AgentOffer], None] | None = None,
@@ -103,7 +114,9 @@ class Loopback:
             credentials=Credentials(self.access_key_id, self.secret_access_key),
             allow_unsigned=allow_unsigned,
             denied=denied,
-            agent=AgentSettings(agent_version, pace, ideal, setup_time, kms, require_challenge),
+            agent=AgentSettings(
+                agent_version, pace, ideal, setup_time, first_output_delay, kms, require_challenge
+            ),
             offer=offer,
             open_timeout=open_timeout,
             limits=Limits(away_limit, agent_away_limit, idle_timeout, max_duration),

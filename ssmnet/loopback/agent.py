@@ -18,7 +18,7 @@ from ..protocol.message import PAYLOAD_SIZE, AgentMessage, Flag, PayloadType, de
 from . import handshake
 from .agent_channel import AgentChannel, Delivery
 from .byte_queue import Buffer
-from .documents import INTERACTIVE, PORT, SHELL, SessionRequest
+from .documents import PORT, SessionRequest
 from .encryption import Encryption
 from .events import Ended, Event
 from .handshake import Handshake
@@ -168,11 +168,11 @@ class Agent:
         self._now = now
         self._channel.sender.start(now)
         self._channel.send_state(self._session_id, "Connected")
-        if self._encryption is None and self._request.session_type in (SHELL, INTERACTIVE):
-            self._handshake.complete = True
-            self._begin()
-        else:
+        if self._handshake.needed:
             self._send(PayloadType.HANDSHAKE_REQUEST, self._handshake.request(now))
+        else:
+            self._handshake.skip()
+            self._begin()
 
     def stop(self) -> None:
         """The gateway has ended the session: what has come is written, and that is all."""

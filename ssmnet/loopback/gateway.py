@@ -21,8 +21,9 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from . import ecs, sigv4
+from .agent import FIRST_OUTPUT_DELAY
 from .api import MAX_BODY, Api, ApiError, check_signature
-from .documents import SessionRequest
+from .documents import PORT, SessionRequest
 from .driver import BuiltInAgent
 from .encryption import DataKeyError, Encryption
 from .faults import Faults
@@ -88,6 +89,7 @@ class AgentSettings:
     pace: bool = False
     ideal: bool = False
     setup_time: float = SETUP_TIME
+    first_output_delay: float = FIRST_OUTPUT_DELAY
     kms: bool = False
     require_challenge: bool = False
 
@@ -162,7 +164,10 @@ class Gateway:
             session.end("")
         for agent in self.agents.values():
             agent.abort()
-        await asyncio.gather(*(side.wait_closed() for side in list(self._sides)))
+        await asyncio.gather(
+            *(side.wait_closed() for side in list(self._sides)),
+            *(agent.wait_closed() for agent in self.agents.values()),
+        )
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -205,6 +210,7 @@ class Gateway:
             pace=self._agent.pace,
             ideal=self._agent.ideal,
             setup_time=self._agent.setup_time,
+            first_output_delay=self._agent.first_output_delay,
             send=session.from_agent,
             flow=lambda full: session.agent_flow(agent, full),
             ended=session.end,
@@ -275,7 +281,7 @@ class Gateway:
         """Raise ApiError for what is not signed; whoever runs commands here has to be known."""
         path, _, query = request.raw_path.partition("?")
         received = sigv4.Request(request.method, path, query, list(request.headers.items()))
-        runs_commands = session is not None and session.request.session_type != "Port"
+        runs_commands = session is not None and session.request.session_type != PORT
         if self._allow_unsigned and not runs_commands and not sigv4.is_signed(received):
             return
         check_signature(request, b"", self._credentials, REGION, "ssmmessages")

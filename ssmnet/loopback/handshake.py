@@ -10,6 +10,7 @@ import msgspec
 
 from ..protocol.message import PayloadType, decode_json
 from .byte_queue import Buffer
+from .documents import NON_INTERACTIVE, PORT, is_true
 from .encryption import Encryption
 
 # The agent waits this long for each of the client's answers, in seconds.
@@ -27,7 +28,6 @@ MULTIPLEXING_FROM_CLIENT = "1.1.70"
 NO_KEEP_ALIVE_AFTER_CLIENT = "1.2.331.0"
 # Up to this one a client mixes up remote stdout and stderr.
 NO_SEPARATE_OUTPUT_UNTIL_CLIENT = "1.2.295"
-_TRUE = frozenset(("1", "t", "T", "true", "True", "TRUE"))
 
 
 class _Action(msgspec.Struct, rename="pascal"):
@@ -96,8 +96,7 @@ class Handshake:
     @property
     def needed(self) -> bool:
         """Whether the session begins with one: plain shells and InteractiveCommands do not."""
-        always = ("Port", "NonInteractiveCommands")
-        return self._session_type in always or self._encryption is not None
+        return self._session_type in (PORT, NON_INTERACTIVE) or self._encryption is not None
 
     def skip(self) -> None:
         """There is none."""
@@ -108,7 +107,7 @@ class Handshake:
         self._started_at = now
         self.deadline = now + TIMEOUT
         # Only ports have any that the client is told.
-        properties = dict(self._properties) if self._session_type == "Port" else None
+        properties = dict(self._properties) if self._session_type == PORT else None
         actions = [_action("SessionType", SessionType=self._session_type, Properties=properties)]
         if self._encryption is not None:
             actions.append(_action("KMSEncryption", **self._encryption.action_parameters()))
@@ -167,8 +166,8 @@ class Handshake:
     def _customer_message(self) -> str:
         message = ""
         if (
-            self._session_type == "NonInteractiveCommands"
-            and self._properties.get("separateOutputStream") in _TRUE
+            self._session_type == NON_INTERACTIVE
+            and is_true(self._properties.get("separateOutputStream", ""))
             and version(self.client_version) <= version(NO_SEPARATE_OUTPUT_UNTIL_CLIENT)
         ):
             message = (
