@@ -27,6 +27,8 @@ from .duration import parse_duration
 from .errors import Error, UsageError
 from .loopback_command import loopback
 from .output import abandon
+from .plugin_command import plugin
+from .ssh_command import ssh_config, ssh_proxy
 from .status import Output, printer, tell, tell_traceback, warn
 
 if TYPE_CHECKING:
@@ -192,6 +194,8 @@ def forward(
     raise typer.Exit(0 if run_command(main) else 1)
 
 
+app.command(cls=Once)(ssh_proxy)
+app.command(cls=Once)(ssh_config)
 app.command(cls=Once)(loopback)
 
 
@@ -209,6 +213,9 @@ def demo(debug: Debug = False) -> None:  # noqa: ARG001 - acts by its callback
         return await run_demo(stop)
 
     raise typer.Exit(0 if run_command(main) else 1)
+
+
+app.add_typer(plugin, name="plugin")
 
 
 def main() -> None:
