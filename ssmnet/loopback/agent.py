@@ -84,6 +84,7 @@ class Agent:
             send=self._send,
             emit=self._emit,
             end=self._end,
+            is_away=lambda: self._channel.paused,
             setup_time=0.0 if ideal else setup_time,
             first_output_delay=0.0 if ideal else first_output_delay,
             ideal=ideal,
@@ -346,7 +347,6 @@ class Agent:
     # Output, and the end.
 
     def _take_output(self, kind: Kind) -> None:
-        kind.paused = self._channel.paused
         while self._ending is None and self._may_take(kind):
             if self._pace and kind.paced and not self._is_time():
                 self._output_waits = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..protocol.message import PayloadType
 from .byte_queue import Buffer
@@ -42,6 +42,7 @@ class Command(Program):
         send: Send,
         emit: Emit,
         end: End,
+        is_away: Callable[[], bool],
         setup_time: float,
         error_delay: float,
         ideal: bool,
@@ -57,6 +58,7 @@ class Command(Program):
         )
         self.paced = not self._separate
         self.heeds_pause = ideal or not self._separate
+        self._is_away = is_away
         self._command = properties["command"]
         self._error_delay = error_delay
         self._signalled = False
@@ -139,14 +141,18 @@ class Command(Program):
             self._last_words.append((PayloadType.STDERR, self._failure[0].encode()))
             self._over = True
 
+    @property
+    def _loses_output(self) -> bool:
+        return not self.heeds_pause and self._is_away()
+
     def _taken(self, pump: Pump) -> None:
-        if self.paused and not self.heeds_pause:
+        if self._loses_output:
             pump.give_up()
 
     def _finish_if_done(self) -> None:
         if not self._over and self._exit_code is not None and self._drained:
             self._over = True
-            if self._separate and not (self.paused and not self.heeds_pause):
+            if self._separate and not self._loses_output:
                 self._last_words.append(_exit_code(self._exit_code))
         if self._over and not self._last_words:
             self._end(self._failure[1] if self._failure else "")

@@ -35,8 +35,6 @@ class Kind(ABC):
         self.heeds_pause = True
         # Whether the gateway is told of the end before it comes.
         self.announces_end = False
-        # Whether the client is away; the agent says so before it asks for output.
-        self.paused = False
         self._send = send
         self._emit = emit
         self._end = end

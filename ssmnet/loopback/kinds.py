@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import handshake
 from .command import Command
 from .documents import INTERACTIVE, LOCAL_PORT_FORWARDING, PORT, SHELL, SessionRequest
@@ -19,7 +21,8 @@ _RUN = ("sh", "-c")
 class KindMaker:
     """Called with a request and the client's version; None where ``end`` was called with a reason.
 
-    ``first_output_delay`` is a shell's, and what a command waits before it says what failed.
+    ``is_away`` says whether the client is. ``first_output_delay`` is a shell's, and what a command
+    waits before it says what failed.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class KindMaker:
         send: Send,
         emit: Emit,
         end: End,
+        is_away: Callable[[], bool],
         setup_time: float,
         first_output_delay: float,
         ideal: bool,
@@ -37,6 +41,7 @@ class KindMaker:
         self._send = send
         self._emit = emit
         self._end = end
+        self._is_away = is_away
         self._setup_time = setup_time
         self._first_output_delay = first_output_delay
         self._ideal = ideal
@@ -57,6 +62,7 @@ class KindMaker:
             send=self._send,
             emit=self._emit,
             end=self._end,
+            is_away=self._is_away,
             setup_time=self._setup_time,
             error_delay=self._first_output_delay,
             ideal=self._ideal,

@@ -22,6 +22,7 @@ def make_agent(
     pace: bool = False,
     ideal: bool = False,
     setup_time: float = 0.0,
+    first_output_delay: float = 0.0,
 ) -> Agent:
     ids = count(1)
     return Agent(
@@ -33,6 +34,7 @@ def make_agent(
         pace=pace,
         ideal=ideal,
         setup_time=setup_time,
+        first_output_delay=first_output_delay,
     )
 
 
