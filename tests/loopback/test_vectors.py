@@ -13,9 +13,21 @@ from typing import Any
 
 import pytest
 
-from ssmnet.loopback import Agent, SessionRequest
+from ssmnet.loopback import Agent, SessionRequest, session_request
 from ssmnet.loopback.agent import LINGER
-from ssmnet.loopback.events import Close, Dial, Ended, Event, Resolve, Write
+from ssmnet.loopback.events import (
+    STDERR,
+    STDOUT,
+    Close,
+    Dial,
+    Ended,
+    Event,
+    Resolve,
+    SetSize,
+    Spawn,
+    Wiring,
+    Write,
+)
 from tests import wire
 from tests.loopback.agents import make_agent
 
@@ -52,10 +64,23 @@ def recorded_request(name: str) -> SessionRequest:
 class Replay:
     """Feeds the client's recorded messages, and a destination's answers, to an agent."""
 
-    def __init__(self, name: str, answer: Answer, *, pace: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        *,
+        pace: bool,
+        request: SessionRequest | None = None,
+        setup_time: float = 0.0,
+    ) -> None:
         self.name = name
         self.answer = answer
-        self.agent = make_agent(recorded_request(name), pace=pace)
+        self.agent = make_agent(
+            request or recorded_request(name),
+            pace=pace,
+            setup_time=setup_time,
+            first_output_delay=1.0,
+        )
         self.sent: list[wire.Message] = []
         self.events: list[Event] = []
 
@@ -128,6 +153,42 @@ def download(agent: Agent, event: Event, now: float) -> None:
         agent.received(event.connection, data, now)
 
 
+def type_to_shell(agent: Agent, event: Event, now: float) -> None:
+    if isinstance(event, Spawn):
+        agent.spawned(now)
+        agent.received(STDOUT, b"$ ", now)
+    elif isinstance(event, Write):
+        assert event.data == b"echo hi; stty size; exit\n"
+        agent.received(STDOUT, b"echo hi; stty size; exit\r\nhi\r\n40 132\r\n", now)
+        agent.connection_lost(STDOUT, now)
+        agent.exited(0, now)
+
+
+def show_size(agent: Agent, event: Event, now: float) -> None:
+    if isinstance(event, Spawn):
+        agent.spawned(now)
+        agent.received(STDOUT, b"0 0\r\ndone\r\n", now)
+    elif isinstance(event, SetSize):
+        # There, the command ended when it was told of its size.
+        agent.connection_lost(STDOUT, now)
+
+
+def write_both(agent: Agent, event: Event, now: float) -> None:
+    """Write to standard error first, as it happened to be read."""
+    if isinstance(event, Spawn) and event.wiring is Wiring.PIPES:
+        agent.spawned(now)
+        agent.received(STDERR, b"err\n", now)
+        agent.received(STDOUT, b"out\n", now)
+        agent.connection_lost(STDERR, now)
+        agent.connection_lost(STDOUT, now)
+        agent.exited(7, now)
+    elif isinstance(event, Spawn):
+        agent.spawned(now)
+        agent.exited(7, now)
+        agent.received(STDOUT, b"out\nerr\n", now)
+        agent.connection_lost(STDOUT, now)
+
+
 def check_stream_data(ours: list[wire.Message], recorded: list[wire.Message]) -> None:
     """The same messages, once each; times taken and versions are each agent's own."""
     assert [m.number for m in ours] == [m.number for m in recorded]
@@ -181,6 +242,59 @@ def test_a_recorded_client_meets_our_agent(name: str, answer: Answer) -> None:
     ends = [event.output for event in replay.events if isinstance(event, Ended)]
     expected = recorded_output(name)
     assert ends == ([] if expected is None else [expected])
+
+
+def command(document: str, **parameters: str) -> SessionRequest:
+    return session_request(document, {name: [value] for name, value in parameters.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "request_"),
+    [
+        (
+            "interactive_command",
+            show_size,
+            command("AWS-StartInteractiveCommand", command="stty size; echo done"),
+        ),
+        (
+            "noninteractive_command",
+            write_both,
+            command("AWS-StartNonInteractiveCommand", command="both"),
+        ),
+        (
+            "noninteractive_command_separate_output",
+            write_both,
+            command("AWS-StartNonInteractiveCommand", command="both", separateOutputStream="True"),
+        ),
+    ],
+)
+def test_a_recorded_client_meets_our_command(
+    name: str, answer: Answer, request_: SessionRequest
+) -> None:
+    # The command ended after its size came: so long it takes from the handshake to its start.
+    replay = Replay(name, answer, pace=True, request=request_, setup_time=0.005)
+    replay.run()
+    recorded = recorded_agent(name)
+    assert states(replay.sent) == states(recorded) == ["Connected", "Terminating"]
+    assert acknowledged(replay.sent) == acknowledged(recorded)
+    check_stream_data(first_sent(replay.sent), first_sent(recorded))
+    assert [event.output for event in replay.events if isinstance(event, Ended)] == [""]
+
+
+def test_a_recorded_client_meets_our_shell() -> None:
+    """What its terminal shows came in pieces there, as it happened."""
+    name = "shell"
+    replay = Replay(name, type_to_shell, pace=True, request=session_request(None, {}))
+    replay.run()
+    recorded = recorded_agent(name)
+    assert states(replay.sent) == states(recorded) == ["Connected", "Terminating"]
+    assert acknowledged(replay.sent) == acknowledged(recorded)
+    ours, theirs = first_sent(replay.sent), first_sent(recorded)
+    check_stream_data(ours[:1], theirs[:1])
+    assert {message.payload_type for message in ours} == {wire.OUTPUT}
+    assert b"".join(m.payload for m in ours) == b"".join(m.payload for m in theirs)
+    assert [event for event in replay.events if isinstance(event, SetSize)] == [SetSize(132, 40)]
+    assert [event.output for event in replay.events if isinstance(event, Ended)] == [""]
 
 
 def test_the_order_of_the_first_messages_is_the_recorded_one() -> None:
