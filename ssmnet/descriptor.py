@@ -103,9 +103,10 @@ class Input:
         except BlockingIOError:
             self._wait()
         except OSError as error:
+            # nohup gives a standard input that can't be read. A terminal that is gone has no more.
+            no_more = error.errno == errno.EBADF or (error.errno == errno.EIO and self._watch)
             self.close()
-            # What can't be read is empty: nohup gives such a standard input.
-            self._ended(None if error.errno == errno.EBADF else error)
+            self._ended(None if no_more else error)
         else:
             if not data:
                 self.close()

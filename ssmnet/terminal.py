@@ -26,6 +26,9 @@ _INPUT = 0
 # Windows tells nobody of a new size: it is asked for this often, in seconds.
 _ASK_AGAIN_AFTER = 0.5
 
+# Whether raw mode is to be on: in the background, it waits until we are in the foreground.
+_wanted = False
+
 
 def is_terminal(descriptor: int = _INPUT) -> bool:
     """Whether a terminal is there: standard input's unless told otherwise."""
@@ -49,6 +52,8 @@ def raw_mode() -> Iterator[None]:
 
     What was typed already is kept. Nothing happens where standard input is no terminal.
     """
+    global _wanted
+    _wanted = True
     _enter()
     try:
         yield
@@ -61,7 +66,8 @@ def restore() -> None:
 
     A shell that has taken the terminal back has done so itself.
     """
-    global _saved
+    global _saved, _wanted
+    _wanted = False
     if _saved is None:
         return
     saved, _saved = _saved, None
@@ -75,8 +81,8 @@ def restore() -> None:
 def size_changes(changed: Callable[[int, int], None]) -> Iterator[None]:
     """Call ``changed(columns, rows)`` whenever the size is another one. Needs a running loop.
 
-    Where the process is continued after it was stopped, raw mode is taken up again, too: a shell
-    has used the terminal meanwhile.
+    When the process goes on after it was stopped, or comes to the foreground, raw mode is taken up
+    again, too: a shell has used the terminal meanwhile.
     """
     known = size()
 
@@ -88,7 +94,8 @@ def size_changes(changed: Callable[[int, int], None]) -> Iterator[None]:
             changed(*now)
 
     def go_on() -> None:
-        _enter_again()
+        if _wanted:
+            _enter()
         look()
 
     if sys.platform == "win32":
@@ -131,23 +138,16 @@ if sys.platform == "win32":
         if _saved is None and is_terminal():
             _saved = console.enter_raw()
 
-    def _enter_again() -> None:
-        """A process can't be stopped there."""
-
 else:
     # The terminal's attributes as they were, while they are changed.
     _saved: termios._AttrReturn | None = None
 
     def _enter() -> None:
         global _saved
-        if _saved is None and is_terminal() and _is_ours():
+        if is_terminal() and _is_ours():
             with contextlib.suppress(termios.error):
-                _saved = termios.tcgetattr(_INPUT)
+                _saved = _saved or termios.tcgetattr(_INPUT)
                 _set(_raw(_saved))
-
-    def _enter_again() -> None:
-        if _saved is not None and _is_ours():
-            _set(_raw(_saved))
 
     def _is_ours() -> bool:
         """Whether we run in the foreground: a change from the background would stop us."""
