@@ -27,6 +27,8 @@ from ssmnet.protocol.message import (
     message_ids,
     parse,
 )
+from ssmnet.protocol.port import PortStream
+from ssmnet.protocol.smux import MuxStream
 from ssmnet.testing.link import Path
 from tests.protocol.simulation import CREATED, acknowledged_number
 
@@ -393,3 +395,21 @@ def acknowledgements(messages: list[AgentMessage]) -> list[int]:
         for message in messages
         if message.message_type == MessageType.ACKNOWLEDGE
     ]
+
+
+def open_stream(channel: DataChannel) -> MuxStream | PortStream:
+    """The next stream of a session that can have one."""
+    stream = channel.open_stream()
+    assert stream is not None
+    return stream
+
+
+def inputs(messages: list[AgentMessage]) -> list[AgentMessage]:
+    """Those of the client's stream."""
+    return [m for m in messages if m.message_type == MessageType.INPUT_STREAM_DATA]
+
+
+def control(message_type: str, content: object = None) -> bytes:
+    """A message of the gateway's own."""
+    payload = b"" if content is None else json.dumps(content).encode()
+    return AgentMessage(message_type, payload, flags=3, created_date=CREATED).serialize()

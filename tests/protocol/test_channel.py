@@ -25,7 +25,7 @@ from ssmnet.protocol.opening import (
     PROBE_AFTER,
     SETTLING_TIME,
 )
-from ssmnet.protocol.port import BasicPort, PortStream
+from ssmnet.protocol.port import BasicPort
 from ssmnet.protocol.shell import ShellPort
 from ssmnet.protocol.smux import MAX_OPENING, Multiplexer, MuxStream
 from ssmnet.protocol.stream import RESERVE
@@ -41,18 +41,20 @@ from tests.protocol.far_end import (
     NOP,
     PSH,
     RAW,
-    SYN,
     Conversation,
     FarEnd,
     acknowledgements,
-    all_events,
+    control,
     feed,
+    inputs,
     new_channel,
+    open_stream,
     sent_by,
     smux_frame,
     smux_frames,
 )
-from tests.protocol.simulation import CREATED, acknowledged_number
+from tests.protocol.replay import Replay
+from tests.protocol.simulation import CREATED
 
 BASIC_VERSION = "3.0.196.0"
 KEEP_ALIVE_VERSION = "3.1.1511.0"
@@ -62,11 +64,6 @@ def output(payload: bytes, number: int, payload_type: int = PayloadType.OUTPUT) 
     return AgentMessage(
         MessageType.OUTPUT_STREAM_DATA, payload, number, payload_type, created_date=CREATED
     ).serialize()
-
-
-def control(message_type: str, content: object = None) -> bytes:
-    payload = b"" if content is None else json.dumps(content).encode()
-    return AgentMessage(message_type, payload, flags=3, created_date=CREATED).serialize()
 
 
 def request(version: str = "3.3.0.0", **arguments: object) -> bytes:
@@ -100,126 +97,7 @@ def ready(
     return channel
 
 
-def open_stream(channel: DataChannel) -> MuxStream | PortStream:
-    stream = channel.open_stream()
-    assert stream is not None
-    return stream
-
-
-def inputs(messages: list[AgentMessage]) -> list[AgentMessage]:
-    return [m for m in messages if m.message_type == MessageType.INPUT_STREAM_DATA]
-
-
 # --- the recorded sessions
-
-
-class Replay:
-    """The recorded agent's messages, and at the recorded places what the recorded user did.
-
-    Time runs slower than it did, for the recorded client did not wait until data may flow.
-    """
-
-    SLOWNESS = 20.0
-
-    def __init__(self, name: str, *, lost: frozenset[int] = frozenset()) -> None:
-        self.lines = vectors.read(name)
-        self.channel = new_channel()
-        self.acknowledged: list[int] = []
-        self.recorded: list[int] = []
-        self.sent: list[AgentMessage] = []
-        self.received: list[bytearray] = []
-        self.streams: list[MuxStream | PortStream] = []
-        self._lost = set(lost)
-        self._now = 0.0
-        self._position = 0  # in what the recorded client sent
-        self._frames = recorded_frames(self.lines)
-
-    def run(self) -> None:
-        for line in self.lines:
-            self._now = line.at * self.SLOWNESS
-            if line.way == "client->gateway":
-                self._client_did(line)
-            elif line.data and not self._is_lost(line.data):
-                self.channel.receive_message(memoryview(line.data))
-                self.channel.burst_ended(self._now)
-                self._read()
-            if (timer := self.channel.get_timer()) is not None and timer <= self._now:
-                self.channel.handle_timer(self._now)
-            self._send()
-
-    def _is_lost(self, data: bytes) -> bool:
-        message = parse(data)
-        if message.message_type == MessageType.AGENT_SESSION_STATE:
-            return True  # for the gateway alone
-        number = message.sequence_number
-        if message.message_type == MessageType.OUTPUT_STREAM_DATA and number in self._lost:
-            self._lost.discard(number)
-            return True
-        return False
-
-    def _client_did(self, line: vectors.Line) -> None:
-        if line.text:
-            first = json.loads(line.text)
-            text = self.channel.open(first["TokenValue"], first["RequestId"], self._now)
-            ours = json.loads(text)
-            assert ours | {"ClientId": "", "ClientVersion": ""} == first | {
-                "ClientId": "",
-                "ClientVersion": "",
-            }
-            return
-        message = parse(line.data)
-        if message.message_type == MessageType.ACKNOWLEDGE:
-            self.recorded.append(acknowledged_number(line.data))
-        elif message.payload_type == PayloadType.FLAG:
-            assert self.channel.terminate()
-        elif message.payload_type == PayloadType.OUTPUT:
-            self._user_did(bytes(message.payload))
-
-    def _user_did(self, payload: bytes) -> None:
-        if isinstance(self.channel.port, BasicPort):
-            if not self.streams:
-                self._open()
-            self.streams[0].write(payload)
-            return
-        self._position += len(payload)
-        while self._frames and self._frames[0][0] < self._position:
-            _, command, stream_id, data = self._frames.pop(0)
-            if command == SYN:
-                self._open()
-                continue
-            stream = next(s for s in self.streams if isinstance(s, MuxStream) and s.id == stream_id)
-            if command == PSH:
-                stream.write(data)
-            else:
-                stream.close()
-
-    def _open(self) -> None:
-        self.streams.append(open_stream(self.channel))
-        self.received.append(bytearray())
-
-    def _read(self) -> None:
-        if self.channel.port is not None:
-            for stream in self.channel.port.touched():
-                self.received[self.streams.index(stream)] += stream.take_received()
-
-    def _send(self) -> None:
-        messages = sent_by(self.channel, self._now)
-        self.acknowledged += acknowledgements(messages)
-        self.sent += inputs(messages)
-
-
-def recorded_frames(lines: list[vectors.Line]) -> list[tuple[int, int, int, bytes]]:
-    """What the recorded client sent: (where it begins, command, stream id, data)."""
-    messages = [parse(line.data) for line in lines if line.data and line.way == "client->gateway"]
-    payloads = [bytes(m.payload) for m in messages if m.payload_type == PayloadType.OUTPUT]
-    if not payloads or payloads[0][:1] != b"\x01":
-        return []  # a raw stream
-    found, position = [], 0
-    for command, stream_id, data in smux_frames(b"".join(payloads)):
-        found.append((position, command, stream_id, data))
-        position += 8 + len(data)
-    return found
-
 
 REPLAYED = [
     "port_multiplexed_two_streams",
@@ -245,7 +123,7 @@ def test_two_recorded_streams_get_their_bytes() -> None:
     assert all(stream.closed_by_peer and not stream.refused for stream in replay.streams)
     assert replay.channel.port is not None
     assert len(replay.channel.port) == 0
-    assert all_events(replay.channel)[-1] == ChannelEnded("")
+    assert replay.events[-1] == ChannelEnded("")
     assert replay.sent[-1].payload == encode_flag(Flag.TERMINATE_SESSION)
 
 
@@ -261,7 +139,7 @@ def test_the_recorded_refusal_is_seen() -> None:
 def test_the_recorded_forbidden_end_is_seen() -> None:
     replay = Replay("port_remote_host_forbidden")
     replay.run()
-    ready_event, ended = all_events(replay.channel)
+    ready_event, ended = replay.events
     assert isinstance(ready_event, SessionReady)
     assert ready_event.properties["host"] == "169.254.169.254"
     assert isinstance(ended, ChannelEnded)
