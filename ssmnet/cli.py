@@ -28,6 +28,7 @@ from .errors import Error, UsageError
 from .loopback_command import loopback
 from .output import abandon
 from .plugin_command import plugin
+from .shell_command import execute, shell
 from .ssh_command import ssh_config, ssh_proxy
 from .status import Output, printer, tell, tell_traceback, warn
 
@@ -194,6 +195,8 @@ def forward(
     raise typer.Exit(0 if run_command(main) else 1)
 
 
+app.command(cls=Once)(shell)
+app.command("exec", cls=Once)(execute)
 app.command(cls=Once)(ssh_proxy)
 app.command(cls=Once)(ssh_config)
 app.command(cls=Once)(loopback)

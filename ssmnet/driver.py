@@ -8,6 +8,7 @@ decides.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -359,6 +360,8 @@ class Driver:
             while self._waiting and (stream := self.channel.open_stream()) is not None:
                 transport = self._waiting.popleft()
                 self._transports[stream] = transport
+                if isinstance(stream, PortStream) and not stream.exclusive:
+                    self._slow_readers.patience = math.inf  # it holds up nobody but itself
                 transport.open(stream)
         except Error as error:
             self._owner.channel_failed(error)

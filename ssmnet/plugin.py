@@ -16,11 +16,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import REFUSED, Error, ListenError, RemoteProtocolError, SessionClosed, UsageError
+from .errors import Error, RemoteProtocolError, SessionClosed, UsageError
 from .output import write
 from .signals import hold_signals, ignore_signals, take_signals
 
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from .aws import Client
-    from .events import Event
-    from .forward import Listener
     from .protocol.events import SessionReady
     from .session import Session
+    from .shell import Shell
+    from .ssh_proxy import Pair
 
 RESPONSE_VARIABLE = "AWS_SSM_START_SESSION_RESPONSE"
 
@@ -42,9 +41,14 @@ _INSTALLED = (
     "\nThe Session Manager plugin was installed successfully. Use the AWS CLI to start a session.\n"
 )
 _UNKNOWN = "\nUnknown operation {}. \nUse session-manager-plugin --version to check the version.\n"
-_ACCEPTED = "\nConnection accepted for session [{}]"
-_ACCEPTED_BASIC = "Connection accepted for session {}."
-_REFUSED = "\nConnection to destination port failed, check SSM Agent logs."
+_STARTING = "\nStarting session with SessionId: {}"
+# Documents whose sessions have no raw stream. What others may have shows when they begin.
+_NEVER_RAW = (
+    "SSM-SessionManagerRunShell",
+    "AWS-StartPortForwarding",
+    "AWS-StartInteractiveCommand",
+    "AWS-StartNonInteractiveCommand",
+)
 _EXITING = "\n\nExiting session with sessionId: {}.\n"
 
 
@@ -57,6 +61,13 @@ class _Call(NamedTuple):
     region: str
     profile: str
     endpoint_url: str
+    target: str
+    document: str
+
+    @property
+    def may_be_raw(self) -> bool:
+        """Whether standard output may be for the session's data alone."""
+        return bool(self.document) and not self.document.startswith(_NEVER_RAW)
 
 
 def main() -> None:
@@ -86,9 +97,10 @@ def _start_session(arguments: list[str]) -> bool:
     hold_signals()
     try:
         call = _read_call(arguments)
-        _say(f"\nStarting session with SessionId: {call.session_id}")
+        if not call.may_be_raw:
+            _say(_STARTING.format(call.session_id))
         # Here, because run() is the end of the imports.
-        from . import aws, forward, session  # noqa: F401
+        from . import aws, plugin_port  # noqa: F401
         from .runner import run
 
         run(lambda stop: _run(call, stop))
@@ -110,8 +122,7 @@ def _read_call(arguments: list[str]) -> _Call:
     """Read the arguments, of which old callers pass only three. Raises UsageError."""
     import msgspec
 
-    # The request (the fifth) is not read: all that a port session needs comes from the agent.
-    text, region, _, profile, _, endpoint_url = (*arguments, "", "", "")[:6]
+    text, region, _, profile, request, endpoint_url = (*arguments, "", "", "")[:6]
     if text.startswith(RESPONSE_VARIABLE):
         response = os.environ.pop(text, None)
         if response is None:
@@ -121,6 +132,9 @@ def _read_call(arguments: list[str]) -> _Call:
         fields = msgspec.json.decode(os.fsencode(text), type=dict[str, object])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UsageError(f"the response of StartSession can't be read: {error}") from None
+    # ECS begins the names with small letters. Its callers pass its endpoint, not that of sessions.
+    endpoint_url = endpoint_url if "SessionId" in fields else ""
+    fields = {name.lower(): value for name, value in fields.items()}
     return _Call(
         _field(fields, "SessionId"),
         _field(fields, "TokenValue"),
@@ -128,44 +142,47 @@ def _read_call(arguments: list[str]) -> _Call:
         region,
         profile,
         endpoint_url,
+        *_read_request(request),
     )
 
 
+def _read_request(text: str) -> tuple[str, str]:
+    """The target and the document of the request, which some callers have not made themselves."""
+    import msgspec
+
+    try:
+        fields = msgspec.json.decode(os.fsencode(text), type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        fields = {}
+    target, document = fields.get("Target"), fields.get("DocumentName")
+    return target if isinstance(target, str) else "", document if isinstance(document, str) else ""
+
+
 def _field(response: dict[str, object], name: str) -> str:
-    value = response.get(name)
+    value = response.get(name.lower())
     if not isinstance(value, str) or not value:
         raise UsageError(f"the response of StartSession has no {name}")
     return value
 
 
 async def _run(call: _Call, stop: asyncio.Event) -> None:
-    """Forward until the session ends or ``stop`` is set. Raises Error when it can't be done."""
-    import asyncio
-
+    """Carry the session until it ends or ``stop`` is set. Raises Error when it can't be done."""
     from .parent import watch_parent
 
-    forwarding = asyncio.ensure_future(_forward(call))
-    stopping = asyncio.ensure_future(stop.wait())
     take_signals(stop)
     watch_parent(stop.set)
     try:
-        await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            _say("Terminate signal received, exiting.")
-            forwarding.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Error):
-                await forwarding
-            _say(_EXITING.format(call.session_id))
-        else:
-            stopping.cancel()
-            _say(_last_words(call.session_id, forwarding.result()))
+        ended = await _carry(call, stop)
+        if words := _last_words(call.session_id, ended):
+            _say(words)
     finally:
         ignore_signals()
 
 
-async def _forward(call: _Call) -> SessionClosed:
-    """Open the session and forward until it ends. Raises Error, with nothing left behind."""
+async def _carry(call: _Call, stop: asyncio.Event) -> SessionClosed:
+    """Open the session and carry it to its end. Raises Error, with nothing left behind."""
     from .aws import Client, StartedSession
+    from .runner import finish, unless
     from .session import Session
 
     client = Client(
@@ -173,14 +190,83 @@ async def _forward(call: _Call) -> SessionClosed:
     )
     stream_url = await _trusted_url(client, call)
     grant = StartedSession(call.session_id, call.token_value, stream_url)
-    session = Session(client, grant, resume_timeout=RESUME_TIMEOUT)
+    session = Session(  # noqa: S604 - no process is started
+        client,
+        grant,
+        target=call.target,
+        shell=True,
+        resume_timeout=RESUME_TIMEOUT,
+    )
+    ends = _Ends(call, session, stop)
+    session.on_ready = ends.begin
     try:
-        ready = await session.open()
-        return await _forward_port(session, ready)
-    except SessionClosed as error:
-        return error
+        ended = await unless(stop, ends.carry())
     finally:
-        await session.close()
+        if stop.is_set() and ends.is_port:
+            _say("Terminate signal received, exiting.")
+        await finish(session.close())
+    return ended or SessionClosed("stopped")
+
+
+class _Ends:
+    """This end of the session, whatever kind that turns out to be of."""
+
+    def __init__(self, call: _Call, session: Session, stop: asyncio.Event) -> None:
+        self._call = call
+        self._session = session
+        self._stop = stop
+        self._shell: Shell | None = None
+        self._pair: Pair | None = None
+
+    @property
+    def is_port(self) -> bool:
+        """Whether signals have nothing to end but a listener."""
+        return self._shell is None and self._pair is None
+
+    def begin(self, ready: SessionReady) -> None:
+        """The session is there; what it says first is not to be lost."""
+        if ready.session_type == "Port" and ready.properties.get("type") != "LocalPortForwarding":
+            from .ssh_proxy import Pair
+
+            # The caller's data goes to standard output, and nothing else.
+            sys.stdout = sys.stderr
+            self._pair = Pair(self._session)
+            self._pair.begin(ready)
+            return
+        if self._call.may_be_raw:
+            _say(_STARTING.format(self._call.session_id))
+        if ready.session_type != "Port":
+            from .shell import Shell
+
+            self._shell = Shell(self._session, self._stop, greet=_say)
+            self._shell.begin(ready)
+
+    async def carry(self) -> SessionClosed:
+        """Open the session and carry it to its end. Raises Error."""
+        try:
+            ready = await self._session.open()
+        except SessionClosed as error:
+            # It was short, or never began.
+            return error if self.is_port else await self._finish(error)
+        if not self.is_port:
+            return await self._finish(None)
+        from .plugin_port import forward_port
+
+        return await forward_port(self._session, ready, _say)
+
+    async def _finish(self, ended: SessionClosed | None) -> SessionClosed:
+        if self._shell is not None:
+            error = await self._shell.finish(ended)
+            if not isinstance(error, SessionClosed):
+                raise error
+            return error
+        if self._pair is not None:
+            try:
+                await self._pair.wait()
+                self._pair.status()
+            finally:
+                await self._pair.close()
+        return SessionClosed("")
 
 
 async def _trusted_url(client: Client, call: _Call) -> str:
@@ -192,75 +278,11 @@ async def _trusted_url(client: Client, call: _Call) -> str:
         raise
 
 
-async def _forward_port(session: Session, ready: SessionReady) -> SessionClosed:
-    """Listen for connections to a port session until it ends."""
-    from .forward import Listener
-
-    if ready.customer_message:
-        _say(ready.customer_message)
-    properties = ready.properties
-    if properties.get("type") != "LocalPortForwarding":
-        raise UsageError(
-            f"this {ready.session_type} session has no local port, which is not supported yet"
-        )
-    listener = Listener(
-        session.create_stream,
-        properties.get("portNumber", ""),
-        lambda event: _tell(event, session),
-    )
-    try:
-        await _listen(listener, properties, session)
-        ended = await session.wait_ended()
-    finally:
-        listener.close()
-        await listener.wait_closed(0)
-    if not isinstance(ended, SessionClosed):
-        raise ended
-    return ended
-
-
-async def _listen(listener: Listener, properties: dict[str, str], session: Session) -> None:
-    """Listen where the session's document says, and say so."""
-    if properties.get("localConnectionType") == "unix":
-        path = properties.get("localUnixSocket", "")
-        if not path or "\0" in path:
-            raise UsageError("localUnixSocket is not the path of a socket")
-        await listener.listen_unix(path)
-        opened = f"Unix socket {path} opened for sessionId {session.session_id}."
-    else:
-        await _listen_on_localhost(listener, _local_port(properties.get("localPortNumber") or "0"))
-        opened = f"Port {listener.port} opened for sessionId {session.session_id}."
-    _say(f"{opened}\nWaiting for connections..." if session.multiplexed else opened)
-
-
-async def _listen_on_localhost(listener: Listener, port: int) -> None:
-    try:
-        await listener.listen_tcp(port=port)
-    except ListenError:
-        # The reference takes the first address of localhost alone, so that is enough.
-        await listener.listen_tcp(("127.0.0.1",), port)
-
-
-def _local_port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise UsageError(f"localPortNumber {text[:20]!r} is not a port: a number from 0 to 65535")
-    return int(text)
-
-
-def _tell(event: Event, session: Session) -> None:
-    """Say what the reference client says of connections: not much."""
-    from .events import Connected, Disconnected
-
-    if isinstance(event, Connected) and event.connection == 1:
-        accepted = _ACCEPTED if session.multiplexed else _ACCEPTED_BASIC
-        _say(accepted.format(session.session_id))
-    elif isinstance(event, Disconnected) and event.error == REFUSED:
-        _say(_REFUSED)
-
-
 def _last_words(session_id: str, ended: SessionClosed) -> str:
     from .session import TIMED_OUT
 
+    if not ended.reason:
+        return ""
     if ended.output:
         return f"\n\nSessionId: {session_id} : {ended.output}\n"
     if ended.reason == TIMED_OUT:

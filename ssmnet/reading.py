@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -106,7 +107,7 @@ class SlowReaders:
         self._gate = gate
         self._clock = clock
         self.limit = limit
-        self._patience = patience
+        self.patience = patience
         self._loop = asyncio.get_running_loop()
         self.total = 0
         self._since: dict[Reader, float] = {}  # then they have taken nothing
@@ -138,16 +139,18 @@ class SlowReaders:
             self._timer = None
 
     def _set_timer(self) -> None:
+        if math.isinf(self.patience):
+            return
         since = max(self._held_since, min(self._since.values()))
-        delay = since + self._patience - self._clock()
+        delay = since + self.patience - self._clock()
         self._timer = self._loop.call_later(delay, self._give_up_overdue)
 
     def _give_up_overdue(self) -> None:
         self._timer = None
         now = self._clock()
-        error = StreamStalled(f"it was not read for {self._patience:g} s and held up its session")
+        error = StreamStalled(f"it was not read for {self.patience:g} s and held up its session")
         for reader, since in tuple(self._since.items()):
-            if now >= max(since, self._held_since) + self._patience:
+            if now >= max(since, self._held_since) + self.patience:
                 logger.info("a stream is reset: %s", error)
                 reader.fail(error)
         if self._holding:

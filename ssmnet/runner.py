@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -43,6 +44,34 @@ def see_no_aws_but(environment: Mapping[str, str]) -> None:
     os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
     # Either name may be the one that counts.
     os.environ.update(NO_PROXY="*", no_proxy="*")
+
+
+async def unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:
+    """What ``awaitable`` gives; None, with it cancelled, when ``stop`` is set before."""
+    task = asyncio.ensure_future(awaitable)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+async def finish(closing: Coroutine[Any, Any, None]) -> None:
+    """Carry ``closing`` to its end, and only then be cancelled."""
+    task = asyncio.ensure_future(closing)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:

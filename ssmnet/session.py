@@ -49,7 +49,9 @@ DRAIN_TIMEOUT = 5.0
 PROBE_TIMEOUT = 15.0
 # A gateway that does not like our token closes the WebSocket within this time.
 SETTLING_TIME = 1.0
-# The reason of a session that AWS has ended while its WebSocket was away.
+# The reason of a session that the far end has closed, which says why in ``output`` or not at all.
+CLOSED = "the session was closed"
+# The reason of one that AWS has ended while its WebSocket was away.
 TIMED_OUT = "the session is over: AWS does not resume it"
 
 
@@ -330,7 +332,7 @@ class Session:
                 self.on_exit_code(event.code)
             case ChannelEnded():
                 self._over = True
-                self._end(SessionClosed("the session was closed", output=event.output))
+                self._end(SessionClosed(CLOSED, output=event.output))
 
     def channel_failed(self, error: Error) -> None:
         """The session can't go on."""

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+INTERRUPT = b"\x03"  # the key ^C
+# The keys that signals stand for.
+_KEYS = {"SIGINT": INTERRUPT, "SIGQUIT": b"\x1c", "SIGTSTP": b"\x1a"}
 
 
 def exit_on_interrupt() -> None:
@@ -50,6 +55,21 @@ def take_signals(stop: asyncio.Event) -> None:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def take_keys(press: Callable[[bytes], None], *, suspend: bool) -> None:
+    """Have signals that stand for keys press those: ^C, ^\\ and, where ``suspend``, ^Z."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    for name, key in _KEYS.items():
+        number = getattr(signal, name, None)
+        if number is None or (name == "SIGTSTP" and not suspend):
+            continue
+        if sys.platform == "win32":
+            signal.signal(number, lambda *_, key=key: loop.call_soon_threadsafe(press, key))
+        else:
+            loop.add_signal_handler(number, press, key)
 
 
 def ignore_signals() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from asyncio import FIRST_COMPLETED
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -17,6 +15,7 @@ from .forward import Listener
 from .forwards import Forward
 from .pool import SessionPool
 from .protocol.reconnect import MAX_REFUSALS
+from .runner import finish, unless
 from .session import DRAIN_TIMEOUT, Session
 from .target import open_port_session
 
@@ -25,8 +24,6 @@ DRAIN_TIME = 3.0
 # What ``--sessions auto`` is: AWS lets an account start a few a second, and counts those open.
 AUTO_SESSIONS = 4
 MAX_SESSIONS = 200
-
-_T = TypeVar("_T")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -160,31 +157,3 @@ async def _listen(listener: Listener, forward: Forward) -> None:
         await listener.listen_tcp(forward.bind, forward.local)
     else:
         await listener.listen_unix(forward.local)
-
-
-async def unless(stop: asyncio.Event, awaitable: Coroutine[Any, Any, _T]) -> _T | None:
-    """What ``awaitable`` gives; None, with it cancelled, when ``stop`` is set before."""
-    task = asyncio.ensure_future(awaitable)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopping), return_when=FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        stopping.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
-
-
-async def finish(closing: Coroutine[Any, Any, None]) -> None:
-    """Carry ``closing`` to its end, and only then be cancelled."""
-    task = asyncio.ensure_future(closing)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()

@@ -16,8 +16,8 @@ from ..loopback.events import (
     Ended,
     Event,
     PauseReading,
-    Resolve,
     ResumeReading,
+    ToConnection,
     Write,
     WriteEof,
 )
@@ -201,7 +201,7 @@ class AgentSide:
     def _do(self, event: Event) -> None:
         if isinstance(event, Dial):
             self._dial(event.connection)
-        elif not isinstance(event, Resolve | Ended) and event.connection in self._destinations:
+        elif isinstance(event, ToConnection) and event.connection in self._destinations:
             side, destination = self._destinations[event.connection]
             match event:
                 case Write(data=data):

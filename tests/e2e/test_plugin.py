@@ -25,7 +25,6 @@ from .conftest import free_port
 PORT = "AWS-StartPortForwardingSession"
 REMOTE_HOST = "AWS-StartPortForwardingSessionToRemoteHost"
 SOCKET = "AWS-StartPortForwardingSessionToSocket"
-RAW = "AWS-StartSSHSession"
 VARIABLE = "AWS_SSM_START_SESSION_RESPONSE"
 NO_MULTIPLEXING = "3.0.196.0"
 TIMEOUT = 30.0
@@ -478,7 +477,6 @@ async def test_a_port_that_is_taken_ends_the_session(far_end: Start, by_argument
         (SOCKET, {"localUnixSocket": "/nowhere/s"}, "cannot listen on /nowhere/s: "),
         (SOCKET, {"localUnixSocket": "/" + 200 * "s"}, "cannot listen on /sss"),
         (SOCKET, {"localUnixSocket": "s", "localConnectionType": "tcp"}, ""),
-        (RAW, {}, "this Port session has no local port, which is not supported yet"),
     ],
 )
 async def test_what_the_plugin_can_not_do_ends_the_session(

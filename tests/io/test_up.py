@@ -10,7 +10,8 @@ from ssmnet.errors import ListenError, UsageError
 from ssmnet.events import Event, Listening, Widened
 from ssmnet.forwards import Forward
 from ssmnet.loopback import Loopback
-from ssmnet.up import AUTO_SESSIONS, MAX_SESSIONS, Request, finish, parse_sessions, run_forwards
+from ssmnet.runner import finish
+from ssmnet.up import AUTO_SESSIONS, MAX_SESSIONS, Request, parse_sessions, run_forwards
 from tests.io.tunnels import echo
 
 pytestmark = pytest.mark.usefixtures("clean")
