@@ -51,6 +51,7 @@ PROBE_TIMEOUT = 15.0
 SETTLING_TIME = 1.0
 # The reason of a session that the far end has closed, which says why in ``output`` or not at all.
 CLOSED = "the session was closed"
+INCOMPLETE = "the session was closed before all that the target had sent has come"
 # The reason of one that AWS has ended while its WebSocket was away.
 TIMED_OUT = "the session is over: AWS does not resume it"
 
@@ -332,7 +333,8 @@ class Session:
                 self.on_exit_code(event.code)
             case ChannelEnded():
                 self._over = True
-                self._end(SessionClosed(CLOSED, output=event.output))
+                reason = INCOMPLETE if self._driver.channel.has_gap else CLOSED
+                self._end(SessionClosed(reason, output=event.output))
 
     def channel_failed(self, error: Error) -> None:
         """The session can't go on."""

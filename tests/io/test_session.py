@@ -26,7 +26,7 @@ from ssmnet.errors import (
 )
 from ssmnet.loopback import AgentOffer, Loopback
 from ssmnet.protocol.reconnect import Liveness
-from ssmnet.session import Session
+from ssmnet.session import INCOMPLETE, Session
 from ssmnet.transport import StreamTransport
 from tests import wire
 from tests.io.raw_agent import by_hand
@@ -1153,6 +1153,16 @@ async def test_data_and_the_end_of_the_session_in_one_read() -> None:
         assert await refused.until_lost() is None
         await session.close()
         assert agent.access.terminated == 0
+
+
+async def test_the_end_of_the_session_before_all_has_come() -> None:
+    async with by_hand() as (session, agent):
+        _, collector = open_stream(session)
+        first, _, last = (agent.push(data) for data in (b"first", b"lost", b"last"))
+        agent.peer.send(first, last, agent.channel_closed())
+        error = await collector.until_lost()
+        assert collector.data == b"first"
+        assert str(error) == INCOMPLETE
 
 
 async def test_a_paused_reader_gets_what_came_before_the_end() -> None:
