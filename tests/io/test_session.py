@@ -1158,6 +1158,8 @@ async def test_data_and_the_end_of_the_session_in_one_read() -> None:
 async def test_the_end_of_the_session_before_all_has_come() -> None:
     async with by_hand() as (session, agent):
         _, collector = open_stream(session)
+        while (wire.SYN, 3, b"") not in agent.frames.frames:
+            await agent.next()
         first, _, last = (agent.push(data) for data in (b"first", b"lost", b"last"))
         agent.peer.send(first, last, agent.channel_closed())
         error = await collector.until_lost()
