@@ -130,7 +130,16 @@ def test_raw_mode_is_undone_at_every_end(after: str, status: int) -> None:
 
 
 def test_raw_mode_that_is_never_left_is_undone_at_the_exit() -> None:
-    with program("mode = terminal.raw_mode()\nmode.__enter__()\ntell('raw')\nhear()") as shell:
+    source = """
+import threading
+def stay():
+    with terminal.raw_mode():
+        tell('raw')
+        threading.Event().wait()
+threading.Thread(target=stay, daemon=True).start()
+hear()
+"""
+    with program(source) as shell:
         assert shell.told() == "raw"
         shell.type(b"x")
         assert shell.end() == 0
@@ -183,6 +192,30 @@ tell(os.waitstatus_to_exitcode(os.waitpid(pid, os.WUNTRACED)[1]))
     with program(source) as shell:
         assert shell.told() == "5"
         assert attributes(shell.master) == shell.before
+
+
+def test_a_program_that_has_lost_the_foreground_leaves_the_terminal_to_its_shell() -> None:
+    source = """
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+(entered, tell_entered), (leave, tell_leave) = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    with terminal.raw_mode():
+        os.write(tell_entered, b'.')
+        os.read(leave, 1)
+    os._exit(0)
+os.read(entered, 1)
+os.tcsetpgrp(0, os.getpid())
+os.write(tell_leave, b'.')
+tell(os.waitstatus_to_exitcode(os.waitpid(pid, os.WUNTRACED)[1]))
+hear()
+"""
+    with program(source) as shell:
+        assert shell.told() == "0"
+        assert is_raw(attributes(shell.master))
 
 
 CHANGES = """

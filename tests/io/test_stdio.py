@@ -121,6 +121,11 @@ def make_terminal() -> tuple[int, int]:
     return slave, master
 
 
+def make_controller() -> tuple[int, int]:
+    """A terminal's other end, as a terminal emulator has it."""
+    return make_terminal()[::-1]
+
+
 def make_file(flags: int = 0) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "file")
@@ -143,7 +148,7 @@ CONNECTED: dict[str, Callable[[], tuple[int, int]]] = {
     "tcp": make_tcp,
     "terminal": make_terminal,
 }
-SOURCES = {**CONNECTED, "file": make_file}
+SOURCES = {**CONNECTED, "controller": make_controller, "file": make_file}
 SINKS = {
     **CONNECTED,
     "pipe": reverse(os.pipe),
@@ -422,6 +427,7 @@ async def test_what_was_written_goes_out_before_the_close(kind: str, ends: Ends)
         transport.write(data)
         transport.close()
         assert transport.is_closing()
+        assert transport.get_write_buffer_size() > HIGH_WATER  # the loop goes on meanwhile
         os.write(feeder, b"too late")
         if kind in FILES:
             assert await lost(recorder) is None
