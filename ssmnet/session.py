@@ -12,11 +12,11 @@ import contextlib
 import logging
 import time
 from asyncio import FIRST_COMPLETED
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random, SystemRandom
-from typing import Protocol
 
 from . import events
+from .access import Access, Grant
 from .driver import READ_LIMIT, STALL_TIMEOUT, Driver
 from .errors import (
     REFUSED,
@@ -29,7 +29,7 @@ from .errors import (
     SessionClosed,
     UsageError,
 )
-from .message_socket import Handler, MessageSocket
+from .message_socket import MessageSocket
 from .protocol.events import ChannelEnded, DataKeyNeeded, Event, ExitCode, SessionReady
 from .protocol.handshake import encryption_context
 from .protocol.reconnect import BackOff, Resumption, is_stalled
@@ -49,55 +49,13 @@ DRAIN_TIMEOUT = 5.0
 PROBE_TIMEOUT = 15.0
 # A gateway that does not like our token closes the WebSocket within this time.
 SETTLING_TIME = 1.0
+# The agent waits 15 s for what needs the key.
+DATA_KEY_TIMEOUT = 12.0
 # The reason of a session that the far end has closed, which says why in ``output`` or not at all.
 CLOSED = "the session was closed"
 INCOMPLETE = "the session was closed before all that the target had sent has come"
 # The reason of one that AWS has ended while its WebSocket was away.
 TIMED_OUT = "the session is over: AWS does not resume it"
-
-
-class Grant(Protocol):
-    """What AWS gives for opening a session's data channel."""
-
-    @property
-    def session_id(self) -> str:
-        """The session's name."""
-
-    @property
-    def token_value(self) -> str:
-        """A secret that opens the data channel."""
-
-    @property
-    def stream_url(self) -> str:
-        """Where the data channel is."""
-
-
-class DataKey(Protocol):
-    """A key that KMS has made for one session."""
-
-    @property
-    def plaintext(self) -> bytes:
-        """The key itself, a secret."""
-
-    @property
-    def encrypted(self) -> bytes:
-        """The key as only KMS can read it."""
-
-
-class Access(Protocol):
-    """What a session needs of AWS."""
-
-    async def connect(self, stream_url: str, handler: Handler) -> MessageSocket:
-        """Open a WebSocket to a data channel. Raises ConnectError."""
-
-    async def resume_session(self, session_id: str) -> Grant | None:
-        """A fresh grant; None when the session is over. Raises ConnectError."""
-
-    async def terminate_session(self, session_id: str) -> None:
-        """End the session. Raises ConnectError."""
-
-    async def generate_data_key(self, key_id: str, context: Mapping[str, str]) -> DataKey:
-        """A data key of KMS, bound to an encryption context. Raises ConnectError."""
 
 
 class Session:
@@ -451,8 +409,12 @@ class Session:
     async def _get_data_key(self, needed: DataKeyNeeded) -> None:
         context = encryption_context(self.session_id, self._target, needed.challenge)
         try:
-            key = await self._access.generate_data_key(needed.key_id, context)
+            async with asyncio.timeout(DATA_KEY_TIMEOUT):
+                key = await self._access.generate_data_key(needed.key_id, context)
             self._driver.data_key_received(key.plaintext, key.encrypted)
+        except TimeoutError:
+            waited = f"within {DATA_KEY_TIMEOUT:g} s"
+            self._end(HandshakeError(f"KMS has given no data key of {needed.key_id} {waited}"))
         except Error as error:
             self._end(error)
         except Exception as error:

@@ -26,10 +26,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
         "runner",
         "protocol",
-        "transport websocket reading",
+        "transport websocket reading access",
         "driver upgrade aws_api",
         "session",
-        "forward waiting load",
+        "forward waiting load shell_ends",
         "pool",
         "aws loopback",
         "proxy shell forwards duration target targets status metrics table"
