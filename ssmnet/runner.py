@@ -86,6 +86,9 @@ async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]
             stop.set()
         elif time.monotonic() - asked_at > SECOND_SIGNAL_AFTER:
             # Nothing is written any more that could be lost: whoever asks twice wants it now.
+            from .terminal import restore
+
+            restore()
             os._exit(128 + number)
 
     for number in STOP_SIGNALS:
