@@ -182,7 +182,9 @@ class DataChannel:
         return events
 
     def end(self) -> None:
-        """The session is over: nothing more comes. Streams that have got all end in order."""
+        """The session is over, and nothing more is told. Streams that have got all end in order."""
+        self._events.clear()
+        self._ended = None
         if self.closed and isinstance(self.port, BasicPort) and not self._receiver.has_gap:
             self.port.ended()
 

@@ -11,18 +11,21 @@ import hashlib
 import json
 import math
 import struct
+from base64 import b64encode
 
 from ssmnet.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
-from ssmnet.protocol import channel, port, smux, stream
+from ssmnet.loopback.encryption import Cipher
+from ssmnet.protocol import channel, encryption, opening, port, shell, smux, stream
+from ssmnet.protocol.events import ChannelEnded, DataKeyNeeded, SessionReady
 from ssmnet.protocol.port import PortStream
 from ssmnet.protocol.smux import MuxStream
 from ssmnet.protocol.stream import MAX_REORDERED_MESSAGES
 from tests import wire
 from tests.fuzz.program import Program, chunk
 from tests.protocol import vectors
-from tests.protocol.far_end import FORWARD, RAW, new_channel
+from tests.protocol.far_end import DATA_KEY, ENCRYPTED_KEY, FORWARD, RAW, new_channel
 
-SUBJECTS = (channel, port, smux, stream)
+SUBJECTS = (channel, opening, encryption, port, shell, smux, stream)
 MAX_STREAMS = 8
 MAX_ROUNDS = 2000  # of sending without an answer, far more than any window
 KINDS = (
@@ -30,9 +33,14 @@ KINDS = (
     ("3.1.1511.0", "Port", FORWARD),
     ("3.0.196.0", "Port", FORWARD),
     ("3.3.0.0", "Port", RAW),
-    ("3.3.0.0", "Port", FORWARD),
+    ("3.3.0.0", "NonInteractiveCommands", None),
     ("3.3.0.0", "Standard_Stream", None),
 )
+# What else the first byte of a program says: that all is acknowledged and a stream opened, that the
+# session may be a shell, that its agent wants it encrypted.
+ACKNOWLEDGED, OPENED, MAY_BE_SHELL, ENCRYPTED = 0x10, 0x20, 0x40, 0x80
+SECRET = (wire.OUTPUT, wire.STDERR, 12)
+NONCE_AND_TAG = 28
 TYPES = (
     wire.OUTPUT_DATA,
     wire.OUTPUT_DATA,
@@ -50,10 +58,14 @@ TOKENS = tuple(
 )
 
 
-def request(version: str, session_type: str, properties: object) -> bytes:
+def request(
+    version: str, session_type: str, properties: object, *, encrypted: bool = False
+) -> bytes:
     parameters = {"SessionType": session_type, "Properties": properties}
-    action = {"ActionType": "SessionType", "ActionParameters": parameters}
-    content = {"AgentVersion": version, "RequestedClientActions": [action]}
+    actions = [{"ActionType": "SessionType", "ActionParameters": parameters}]
+    if encrypted:
+        actions.append({"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "key"}})
+    content = {"AgentVersion": version, "RequestedClientActions": actions}
     return json.dumps(content).encode()
 
 
@@ -62,7 +74,14 @@ class Life:
 
     def __init__(self, data: bytes) -> None:
         self._program = Program(data)
-        self._channel = new_channel()
+        self._kind = self._program.byte()
+        self._may_be_shell = bool(self._kind & MAY_BE_SHELL)
+        self._channel = new_channel(shell=self._may_be_shell)
+        self._cipher = Cipher(DATA_KEY, bytes(12))  # the agent's
+        self._encrypts = False
+        self._encrypted = 0  # bytes that the agent did encrypt
+        self._given = 0  # bytes that came out of streams since
+        self._told: list[type] = []
         self._now = 0.0
         self._next = 0  # the agent's number
         self._heard: dict[int, bytes] = {}  # the client's stream data, by number
@@ -74,7 +93,7 @@ class Life:
 
     def run(self) -> None:
         try:
-            self._begin(self._program.byte())
+            self._begin(self._kind)
             while self._program.goes_on():
                 self._flushed = False
                 self.STEPS[self._program.byte() % len(self.STEPS)](self)
@@ -94,11 +113,15 @@ class Life:
         self._channel.open("token", "request-id", self._now)
         if kind % 8 >= len(KINDS):
             return
-        self._send(wire.HANDSHAKE_REQUEST, request(*KINDS[kind % 8]))
+        encrypted = bool(kind & ENCRYPTED)
+        self._send(wire.HANDSHAKE_REQUEST, request(*KINDS[kind % 8], encrypted=encrypted))
+        if encrypted:
+            self._give_key()
+            self._challenge()
         self._send(wire.HANDSHAKE_COMPLETE, b"{}")
-        if kind & 0x10:
+        if kind & ACKNOWLEDGED:
             self._acknowledge_all()
-        if kind & 0x20:
+        if kind & OPENED:
             self._now = 1.0
             self._channel.handle_timer(self._now)
             self._open()
@@ -147,6 +170,28 @@ class Life:
 
     def _output(self) -> None:
         self._send(wire.OUTPUT, self._program.chunk())
+
+    def _secret(self) -> None:
+        """What a session carries, as the agent encrypts it, whether it was asked to or not."""
+        kind, payload = SECRET[self._program.byte() % len(SECRET)], self._program.chunk()
+        if payload:
+            self._encrypted += len(payload)
+            self._send(kind, self._cipher.encrypt(payload))
+
+    def _exit_code(self) -> None:
+        self._send(12, b"EXIT_CODE: %d" % self._program.byte())
+
+    def _challenge(self) -> None:
+        challenge = b64encode(self._cipher.encrypt(b"challenge")).decode()
+        self._send(8, json.dumps({"Challenge": challenge}).encode())
+
+    def _request(self) -> None:
+        kind = self._program.byte()
+        encrypted = bool(kind & ENCRYPTED)
+        self._send(5, request(*KINDS[kind % len(KINDS)], encrypted=encrypted))
+
+    def _complete(self) -> None:
+        self._send(7, b"{}")
 
     def _any_type(self) -> None:
         self._send(self._program.byte() % 16, self._program.chunk())
@@ -206,6 +251,25 @@ class Life:
         self._receive(wire.encode(wire.CHANNEL_CLOSED, payload, flags=3))
 
     # What the owner does.
+
+    def _give_key(self) -> None:
+        """As KMS does; who has not asked for a key is given none."""
+        if self._told.count(DataKeyNeeded) and not self._encrypts:
+            self._encrypts = True
+            self._channel.data_key_received(DATA_KEY, ENCRYPTED_KEY)
+
+    def _set_size(self) -> None:
+        self._channel.set_size(self._program.byte(), self._program.byte(), self._now)
+
+    def _open_errors(self) -> None:
+        try:
+            opened = self._channel.open_error_stream()
+        except LocalProtocolError:
+            return
+        self._streams += [opened] if len(self._streams) < MAX_STREAMS else []
+
+    def _end_session(self) -> None:
+        self._channel.end()
 
     def _open(self) -> None:
         try:
@@ -280,7 +344,8 @@ class Life:
 
     def _look_at(self, data: bytes, acknowledged: list[int]) -> None:
         message = wire.decode(data)
-        assert len(message.payload) <= 1024 or message.payload_type == wire.HANDSHAKE_RESPONSE
+        most = 1024 + NONCE_AND_TAG * self._encrypts
+        assert len(message.payload) <= most or message.payload_type == wire.HANDSHAKE_RESPONSE
         if message.type == wire.ACKNOWLEDGE:
             acknowledged.append(wire.acknowledged(message))
             return
@@ -292,13 +357,26 @@ class Life:
             self._heard[message.number] = data
 
     def _read(self) -> None:
-        self._channel.events()
+        self._look_at_events()
         if self._channel.port is not None:
             for touched in self._channel.port.touched():
-                self._got += len(touched.take_received())
+                taken = touched.take_received()
+                self._got += len(taken)
+                self._given += len(taken) * self._encrypts
             for relieved in self._channel.port.relieved():
                 assert relieved.low_water is None
         assert self._got <= self._fed
+        assert self._given <= self._encrypted, "something in the clear was given out"
+
+    def _look_at_events(self) -> None:
+        told: list[type] = []
+        while events := self._channel.events():
+            told += map(type, events)
+        assert ChannelEnded not in told[:-1], "the end comes last"
+        self._told += told
+        assert self._told.count(SessionReady) == int(self._channel.ready)
+        assert self._told.count(DataKeyNeeded) <= 1
+        assert self._channel.ready or not self._channel._opening.flowing
 
     def _check_state(self) -> None:
         """Not after each step, for it takes as long as the step: what goes wrong here stays so."""
@@ -344,6 +422,16 @@ class Life:
         _read_late,
         _wait,
         _wait_for_timer,
+        _secret,
+        _secret,
+        _exit_code,
+        _challenge,
+        _request,
+        _complete,
+        _give_key,
+        _set_size,
+        _open_errors,
+        _end_session,
     )
 
 
@@ -422,4 +510,33 @@ def seeds() -> list[bytes]:
             + step("_end", 0)
             + step("_close_channel") + chunk(b'"over"')
         )  # fmt: skip
+    return found + shells()
+
+
+def shells() -> list[bytes]:
+    """Lives of shells and commands, with a handshake and without."""
+    secret = step("_secret", 0) + chunk(b"hello") + step("_secret", 1) + chunk(b"oh no")
+    life = (
+        step("_set_size", 80, 24)
+        + step("_write", 0) + chunk(b"exit\r")
+        + step("_wait_for_timer") * 2
+        + step("_acknowledge_all")
+        + step("_reconnect")
+        + step("_open_errors")
+        + step("_any_type", 11) + chunk(b"oh no")
+        + step("_output") + chunk(b"$ ")
+        + step("_exit_code", 7)
+        + step("_close_channel") + chunk(b'"over"')
+        + step("_end_session")
+        + step("_wait_for_timer")
+    )  # fmt: skip
+    found = [bytes((kind | extra,)) + life for kind in (4, 5) for extra in (0x30, 0x70, 0x40)]
+    for kind in (0x80, 0x83, 0x84, 0x85, 0xC5):
+        found += [bytes((kind | 0x30,)) + secret + life, bytes((kind | 0x10,)) + secret + life]
+        late = step("_request", kind) + step("_give_key") + step("_challenge") + step("_complete")
+        found.append(b"\x47" + late + step("_open") + secret + step("_acknowledge_all") + life)
+    silent = step("_wait_for_timer") + step("_acknowledge_all") + step("_wait_for_timer")
+    found += [b"\x47" + silent + step("_open") + life, b"\x07" + silent + life]
+    found.append(b"\x47" + silent[:3] + step("_request", 4) + step("_complete") + life)
+    found.append(b"\x47" + step("_output") + chunk(b"$ ") + step("_open") + life)
     return found

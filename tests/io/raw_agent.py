@@ -59,10 +59,15 @@ class RawAccess:
 
 
 class RawAgent:
-    """The far end of a session over one WebSocket, and over the next one after ``take``."""
+    """The far end of a session over one WebSocket, and over the next one after ``take``.
 
-    def __init__(self, access: RawAccess) -> None:
+    ``input`` holds the bytes of what is not ``multiplexed``.
+    """
+
+    def __init__(self, access: RawAccess, *, multiplexed: bool = True) -> None:
         self.access = access
+        self.multiplexed = multiplexed
+        self.input = bytearray()
         self.number = 0
         self.first: list[dict[str, str]] = []  # messages of the WebSockets
         self.acknowledged: list[int] = []
@@ -78,8 +83,8 @@ class RawAgent:
         assert opcode == TEXT
         self.first.append(json.loads(text))
 
-    async def shake_hands(self) -> None:
-        self.peer.send(self.output(json.dumps(REQUEST).encode(), wire.HANDSHAKE_REQUEST))
+    async def shake_hands(self, request: object = REQUEST) -> None:
+        self.peer.send(self.output(json.dumps(request).encode(), wire.HANDSHAKE_REQUEST))
         while not self.received:
             await self.next()
         assert self.received[0].payload_type == wire.HANDSHAKE_RESPONSE
@@ -134,8 +139,10 @@ class RawAgent:
         assert message.number == self.expected, "nothing is lost on a WebSocket"
         self.expected += 1
         self.received.append(message)
-        if message.payload_type == wire.OUTPUT:
+        if message.payload_type == wire.OUTPUT and self.multiplexed:
             self.frames.feed(message.payload)
+        elif message.payload_type == wire.OUTPUT:
+            self.input += message.payload
         elif message.payload_type == wire.FLAG:
             (flag,) = struct.unpack(">I", message.payload)
             assert flag == wire.TERMINATE_SESSION

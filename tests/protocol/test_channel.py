@@ -660,6 +660,16 @@ def test_what_is_missing_at_the_end_is_no_end_in_order() -> None:
     assert stream.take_received() == b"one two three"
 
 
+def test_nothing_is_told_after_the_end() -> None:
+    channel = new_channel()
+    channel.open("token", "id", 0.0)
+    with pytest.raises(HandshakeError):
+        feed(channel, request(**KMS), complete(1))
+    channel.receive_message(closed_by("over"))
+    channel.end()
+    assert channel.events() == []
+
+
 def test_a_session_that_was_not_closed_has_not_ended_in_order() -> None:
     channel = command()
     stream = open_stream(channel)
