@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from ssmnet import session as session_module
 from ssmnet.aws import DataKey
 from ssmnet.errors import (
     Error,
@@ -21,7 +22,7 @@ from ssmnet.errors import (
 from ssmnet.loopback.encryption import Cipher
 from ssmnet.protocol import opening
 from ssmnet.protocol.events import SessionReady
-from ssmnet.session import Session
+from ssmnet.session import INCOMPLETE, Session
 from ssmnet.transport import StreamTransport
 from tests import wire
 from tests.io.raw_agent import RawAccess, RawAgent
@@ -353,6 +354,7 @@ async def test_the_end_of_a_command_of_which_something_is_missing_is_an_error() 
         for reader in (it.reader, it.errors):
             await reader.lost.wait()
             assert isinstance(reader.end, SessionClosed)
+            assert reader.end.reason == INCOMPLETE
 
 
 async def test_standard_error_takes_nothing_and_can_be_closed_alone() -> None:
@@ -581,6 +583,22 @@ async def test_a_kms_that_never_answers_is_given_up() -> None:
         assert "KMS gave no data key within 0.2 s" in str(error)
         async with asyncio.timeout(TIMEOUT):
             await gone.wait()
+
+
+async def test_a_kms_that_is_slow_is_not_waited_for_longer_than_the_agent_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "DATA_KEY_TIMEOUT", 0.05)
+    async with pair() as it:
+
+        async def hang() -> DataKey:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        it.access.key = hang  # type: ignore[method-assign]
+        error = await failing(it)
+        assert isinstance(error, HandshakeError)
+        assert str(error) == f"KMS has given no data key of {KEY_ID} within 0.05 s"
 
 
 async def test_who_gives_up_opening_asks_kms_no_longer() -> None:
