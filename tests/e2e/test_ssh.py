@@ -24,6 +24,8 @@ if sys.platform == "win32":
 
 from .terminals import FORKS, on_terminal
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 SIZE = 64 * MIB
 COPY_TIMEOUT = 100.0  # s for 64 MiB each way, on a busy machine
