@@ -27,7 +27,7 @@ class Descriptor:
         self._reading = False
         self._closed = False
         self._ending = False
-        self._unwritten = b""
+        self._unwritten = bytearray()
 
     def resume_reading(self) -> None:
         """Read."""
@@ -53,10 +53,11 @@ class Descriptor:
         """Write ``data``."""
         if self._closed:
             return
-        if self._unwritten:
-            self._unwritten += data
+        was_full = bool(self._unwritten)
+        self._unwritten += data
+        if was_full:
             return
-        self._unwritten = self._write(data)
+        self._write()
         if self._unwritten:
             self._loop.add_writer(self._descriptor, self._writable)
             self._owner.set_writable(self._connection, False)
@@ -100,20 +101,20 @@ class Descriptor:
             self._owner.connection_lost(self._connection, self)
 
     def _writable(self) -> None:
-        self._unwritten = self._write(self._unwritten)
+        self._write()
         if not self._unwritten:
             self._loop.remove_writer(self._descriptor)
             self._owner.set_writable(self._connection, True)
 
-    def _write(self, data: bytes) -> bytes:
-        """What could not be written."""
+    def _write(self) -> None:
         try:
-            return data[os.write(self._descriptor, data) :]
+            written = os.write(self._descriptor, self._unwritten)
         except BlockingIOError:
-            return data
+            return
         except OSError:
             # Nobody is there to read; the end of reading tells.
-            return b""
+            written = len(self._unwritten)
+        del self._unwritten[:written]
 
 
 class OutputFile:

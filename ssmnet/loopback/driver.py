@@ -266,6 +266,7 @@ class BuiltInAgent:
 
     def _process_gone(self) -> None:
         self._process = None
+        self._destinations.clear()
 
     def _tell_flow(self) -> None:
         full = self._agent.inbox_size > INBOX_LIMIT

@@ -1,16 +1,18 @@
-"""A built-in agent with a client that acknowledges everything, and no gateway between the two."""
+"""A client of the built-in agent that acknowledges everything, with no gateway in between."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 
 from ssmnet.loopback import SessionRequest, session_request
 from ssmnet.loopback.driver import BuiltInAgent
 from tests import wire
+
+DEADLINE = 20.0
 
 
 def shell() -> SessionRequest:
@@ -27,10 +29,10 @@ def command(command: str, **parameters: str) -> SessionRequest:
     return session_request(document, {name: [value] for name, value in named.items()})
 
 
-class FarEnd:
+class NearClient:
     """``async with`` starts the session and leaves nothing of it.
 
-    Each wait has a deadline: ``pytest-timeout`` would only say which test it was.
+    Each wait has a deadline.
     """
 
     def __init__(self, request: SessionRequest, **options: Any) -> None:
@@ -46,7 +48,6 @@ class FarEnd:
         self.acknowledged: set[int] = set()
         self.ended_with: str | None = None
         self.acknowledges = True
-        self.started_at = time.monotonic()
         self._number = 0
         self._unacknowledged: dict[int, bytes] = {}
         self._changed = asyncio.Event()
@@ -76,7 +77,7 @@ class FarEnd:
         return self.payload(wire.OUTPUT)
 
     def type(self, data: bytes, payload_type: int = wire.OUTPUT) -> int:
-        """Send input; the number it has. The agent may take no notice: see until_acknowledged."""
+        """Send input; the number it has. The agent may take no notice: see until_ready."""
         number, self._number = self._number, self._number + 1
         self._unacknowledged[number] = wire.input_data(number, data, payload_type)
         self.agent.send(self._unacknowledged[number])
@@ -86,25 +87,27 @@ class FarEnd:
         content = {"cols": columns, "rows": rows}
         return self.type(json.dumps(content).encode(), wire.SIZE)
 
-    async def until_acknowledged(self, number: int) -> None:
-        """As a client does, send again what is not acknowledged, but all of it at once."""
-        while number not in self.acknowledged:
-            for data in list(self._unacknowledged.values()):
-                self.agent.send(data)
-            await self.until(lambda: number in self.acknowledged, within=0.05, insist=False)
-            assert time.monotonic() < self.started_at + 30
+    async def until_ready(self) -> None:
+        """Wait until input is taken: send the first again and again, as clients do."""
+        number = self.set_size(80, 24)
+        async with asyncio.timeout(DEADLINE):
+            while number not in self.acknowledged:
+                self.agent.send(self._unacknowledged[number])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await self._wait()
 
-    async def until(
-        self, condition: Callable[[], object], *, within: float = 20.0, insist: bool = True
-    ) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(DEADLINE):
                 while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._wait()
         except TimeoutError:
-            if insist:
-                raise AssertionError(f"in vain: {self.messages[-3:]}, {self.ended_with}") from None
+            raise AssertionError(f"in vain: {self.messages[-3:]}, {self.ended_with}") from None
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def until_shown(self, text: bytes) -> None:
         await self.until(lambda: text in self.output)
