@@ -145,6 +145,16 @@ async def test_less_shows_a_file_on_the_alternate_screen(
         terminal.enter("exit")
 
 
+async def test_top_runs_until_it_is_quit(each_aws_cli: AwsCli, far_env: dict[str, str]) -> None:
+    with shell(each_aws_cli, far_env, columns=80) as terminal:
+        terminal.enter("top -d 1000")
+        terminal.expect("load average")
+        terminal.expect("PID")
+        terminal.send("q")
+        terminal.expect(PROMPT)
+        terminal.enter("exit")
+
+
 async def test_vim_writes_a_file(
     each_aws_cli: AwsCli, far_env: dict[str, str], tmp_path: Path
 ) -> None:

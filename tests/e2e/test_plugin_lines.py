@@ -25,6 +25,7 @@ if sys.platform == "win32":
 
 INTERACTIVE = "AWS-StartInteractiveCommand"
 NON_INTERACTIVE = "AWS-StartNonInteractiveCommand"
+RAW = "AWS-StartSSHSession"
 VARIABLE = "AWS_SSM_START_SESSION_RESPONSE"
 
 STARTING = "\nStarting session with SessionId: {id}\n"
@@ -230,6 +231,31 @@ async def test_the_lines_are_those_of_the_reference(
             said = await plugin.end()
         lines = STARTING + situation.said.replace("{", "{{").replace("}", "}}") + situation.end
         assert said == lines.format(id=grant.session_id)
+        assert plugin.process.returncode == 0
+        assert loopback.sessions == 0
+
+
+async def test_a_raw_stream_has_standard_output_to_itself(
+    aws_env: dict[str, str], start_session: Start
+) -> None:
+    """The reference writes its lines into the data, which is no good to any program but ssh."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\nhello\n")
+        writer.write(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = str(server.sockets[0].getsockname()[1])
+    async with server, Loopback() as loopback:
+        grant = await start_session(loopback, RAW, {"portNumber": port})
+        request = json.dumps({"Target": loopback.target, "DocumentName": RAW})
+        env = aws_env | {VARIABLE: json.dumps(response_of(grant))}
+        arguments = (VARIABLE, loopback.region, "StartSession", "", request, loopback.endpoint_url)
+        async with plugin_running(loopback, env, grant.session_id, *arguments) as plugin:
+            await plugin.until("hello\n")
+            plugin.type("\n")
+            assert await plugin.end() == "\nhello\n\n"
         assert plugin.process.returncode == 0
         assert loopback.sessions == 0
 
