@@ -173,21 +173,23 @@ def send_signal(target: int, number: int) -> bool:
     return True
 
 
-def hang_up(leader: int) -> bool:
+def hang_up(leader: int) -> None:
     """Tell the session that ``leader`` leads to end, its stopped members too.
 
-    Whether there was any. Where nobody says who they are, only the process group is told.
+    Where nobody says who they are, only the leader's process group is told.
     """
-    return sys.platform != "win32" and _signal_session(leader, signal.SIGHUP, signal.SIGCONT)
+    if sys.platform != "win32":
+        _signal_session(leader, signal.SIGHUP, signal.SIGCONT)
 
 
-def kill(leader: int) -> bool:
-    """Kill the session that ``leader`` leads; whether there was any member."""
-    return sys.platform != "win32" and _signal_session(leader, signal.SIGKILL)
+def kill(leader: int) -> None:
+    """Kill the session that ``leader`` leads."""
+    if sys.platform != "win32":
+        _signal_session(leader, signal.SIGKILL)
 
 
 def has_members(leader: int) -> bool:
-    """Whether the session that ``leader`` led has any member left."""
+    """Whether the session that ``leader`` leads, or led, has any member."""
     return _signal_session(leader, 0)
 
 
@@ -200,7 +202,7 @@ def _signal_session(leader: int, *numbers: int) -> bool:
 
 
 def _members(leader: int) -> Iterator[int]:
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not os.path.isdir("/proc/self"):
         yield -leader
         return
     for name in os.listdir("/proc"):

@@ -207,7 +207,7 @@ async def test_a_session_that_ends_takes_everything_with_it(lifeline: Lifeline) 
 async def test_a_shell_that_exits_takes_its_jobs_with_it(lifeline: Lifeline) -> None:
     async with NearClient(shell()) as client:
         await client.until_ready()
-        client.type(f"exec 3>{lifeline.path}; nohup sleep 1000 & exit\n".encode())
+        client.type(f"exec 3>{lifeline.path}; nohup sleep 1000 >/dev/null 2>&1 & exit\n".encode())
         assert await client.until_ended() == ""
         async with asyncio.timeout(DEADLINE):
             await client.agent.wait_closed()
