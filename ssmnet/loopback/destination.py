@@ -47,11 +47,14 @@ class Owner(Protocol):
 class Destination(asyncio.Protocol):
     """Passes everything to its owner; after close() nothing but the loss."""
 
-    __slots__ = ("_connection", "_owner", "_transport")
+    __slots__ = ("_connection", "_early", "_early_end", "_owner", "_transport")
 
     def __init__(self, connection: int, owner: Owner) -> None:
         self._connection = connection
         self._owner = owner
+        # What came before the owner knows of us: uvloop reads once, paused or not.
+        self._early: list[bytes] | None = []
+        self._early_end = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -63,12 +66,17 @@ class Destination(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if not self.is_closing():
+        if self._early is not None:
+            self._early.append(data)
+            self._pause_again()
+        elif not self.is_closing():
             self._owner.received(self._connection, data)
 
     def eof_received(self) -> bool:
         """Called by the loop. What an end means is for the owner to say, so stay open."""
-        if not self.is_closing():
+        if self._early is not None:
+            self._early_end = True
+        elif not self.is_closing():
             self._owner.connection_ended(self._connection)
         return True
 
@@ -104,7 +112,15 @@ class Destination(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Read again, for the first time when the owner knows of us."""
+        early, self._early = self._early, None
+        if self.is_closing():
+            return
+        if early:
+            self._owner.received(self._connection, b"".join(early))
+        if self._early_end:
+            self._early_end = False
+            self._owner.connection_ended(self._connection)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -118,3 +134,9 @@ class Destination(asyncio.Protocol):
                 asyncio.get_running_loop().call_later(timeout, self._transport.abort)
         elif not timeout:
             self._transport.abort()
+
+    def _pause_again(self) -> None:
+        # A pause that did not work is not repeated without a resume before.
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._transport.pause_reading()
