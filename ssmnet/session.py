@@ -28,6 +28,7 @@ from .errors import (
     LocalProtocolError,
     SessionClosed,
     UsageError,
+    one_line,
 )
 from .message_socket import MessageSocket
 from .protocol.events import ChannelEnded, DataKeyNeeded, Event, ExitCode, SessionReady
@@ -284,6 +285,9 @@ class Session:
                     self.on_ready(event)
                 except Error as error:
                     self._end(error)
+                except Exception as error:
+                    logger.exception("session %s: cannot begin", self.session_id)
+                    self._end(HandshakeError(f"the session cannot begin: {one_line(error)}"))
             case DataKeyNeeded():
                 self._getting_key = self._loop.create_task(self._get_data_key(event))
             case ExitCode():

@@ -228,6 +228,10 @@ class StreamTransport(asyncio.Transport):
         """The session is over; what has come is handed over first, since there is no later."""
         self._reading_paused = False
         self.deliver()
+        while self._reading_paused and not self._closing:
+            # It paused again, with more to come.
+            self._reading_paused = False
+            self.deliver()
         if not self._closing:
             self._closing = True
             self._session.call_soon(self._protocol.connection_lost, error)

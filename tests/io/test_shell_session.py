@@ -382,7 +382,6 @@ async def test_a_port_has_no_standard_error() -> None:
             it.session.create_error_stream(Reader())
 
 
-@pytest.mark.xfail(strict=True, reason="what it pauses for again at the end is lost")
 async def test_a_reader_that_is_slow_to_the_end_gets_all() -> None:
     async with begun() as it:
         slow = it.reader
@@ -425,7 +424,6 @@ async def test_who_refuses_the_session_ends_it() -> None:
     assert it.access.resumed == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the WebSocket is taken to have failed")
 async def test_who_fails_at_the_beginning_ends_the_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
