@@ -21,18 +21,11 @@ from ssmnet.pool import WAIT_TIMEOUT
 from ssmnet.protocol.stream import MAX_REORDERED_MESSAGES
 
 ROOT = Path(__file__).parent.parent
+RELIABILITY = ROOT / "docs/explanation/reliability.md"
 DOCUMENTS = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "docs/explanation/design.md",
-        "docs/explanation/sessions.md",
-        "docs/explanation/reliability.md",
-    )
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
-RELIABILITY = DOCUMENTS[-1]
 # The others name options of programs that are not ours.
 FOR_USERS = [document for document in DOCUMENTS if document.name != "CONTRIBUTING.md"]
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.name))
@@ -52,7 +45,7 @@ FIGURE = re.compile(
 )
 # An option of ours stands by itself, or in a line that calls one of our commands.
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-COMMANDS = ("forward", "loopback")
+COMMANDS = ("forward", "shell", "exec", "ssh-proxy", "ssh-config", "plugin status", "loopback")
 OURS = re.compile(rf"(?:^|\s)ssmnet ({'|'.join(COMMANDS)})\b")
 
 
@@ -120,7 +113,7 @@ def _exists(name: str) -> bool:
 def options(command: str) -> frozenset[str]:
     """The options that the help of one of our commands shows."""
     done = subprocess.run(
-        (sys.executable, "-m", "ssmnet", command, "--help"),
+        (sys.executable, "-m", "ssmnet", *command.split(), "--help"),
         capture_output=True,
         text=True,
         check=True,
@@ -136,7 +129,7 @@ def unknown_options(text: str) -> list[str]:
         if command := OURS.search(line):
             unknown += [o for o in OPTION.findall(line) if o not in options(command[1])]
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    every = options("forward") | options("loopback")
+    every = frozenset({"--version"}).union(*map(options, COMMANDS))
     for code in re.findall(r"`([^`]+)`", prose):
         # Another program's own command line is its own affair.
         if code.startswith("--") or OURS.search(code):
