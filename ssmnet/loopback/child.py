@@ -179,26 +179,26 @@ def hang_up(leader: int) -> None:
     Where nobody says who they are, only the leader's process group is told.
     """
     if sys.platform != "win32":
-        _signal_session(leader, signal.SIGHUP, signal.SIGCONT)
+        for target in list(_members(leader)):
+            send_signal(target, signal.SIGHUP)
+            send_signal(target, signal.SIGCONT)
 
 
 def kill(leader: int) -> None:
     """Kill the session that ``leader`` leads."""
-    if sys.platform != "win32":
-        _signal_session(leader, signal.SIGKILL)
+    if sys.platform == "win32":
+        return
+    killed: set[int] = set()
+    # Who is not killed yet may have started another since we looked; who is starts nobody.
+    while new := set(_members(leader)) - killed:
+        for target in new:
+            send_signal(target, signal.SIGKILL)
+        killed |= new
 
 
 def has_members(leader: int) -> bool:
     """Whether the session that ``leader`` leads, or led, has any member."""
-    return _signal_session(leader, 0)
-
-
-def _signal_session(leader: int, *numbers: int) -> bool:
-    reached = False
-    for target in list(_members(leader)):
-        for number in numbers:
-            reached = send_signal(target, number) or reached
-    return reached
+    return any(send_signal(target, 0) for target in list(_members(leader)))
 
 
 def _members(leader: int) -> Iterator[int]:
