@@ -24,14 +24,10 @@ from .events import Ended, Event
 from .handshake import Handshake
 from .kind import Kind
 from .kinds import KindMaker
+from .pace import PACE, Pace
 from .port import SETUP_TIME, Port
 from .program import Program
 
-# The agent sleeps 1 ms after each message of output. With what the sleep is late and the message
-# costs, the fastest agent seen needs so long for each, in seconds: 0.95 MB/s.
-PACE = 0.00108
-# So late may a timer be without the agent being slower for it, in seconds.
-MAX_LATENESS = 0.05
 # How long an ended session waits for its last acknowledgements, in seconds.
 LINGER = 2.0
 # The real agent waits for a shell's first output for 1 s, and as long before it says what failed.
@@ -67,7 +63,7 @@ class Agent:
         self._request = request
         self._session_id = session_id
         self._agent_version = agent_version
-        self._pace = PACE if pace else 0.0
+        self._pace = Pace(PACE) if pace else None
         self._channel = AgentChannel(
             deliver=self._deliver,
             closed=lambda: self._end(""),
@@ -90,8 +86,6 @@ class Agent:
             ideal=ideal,
         )
         self._kind: Kind | None = None
-        self._next_output = 0.0
-        self._output_waits = False  # for its time
         self._events: list[Event] = []
         self._ending: tuple[str, float] | None = None
         self._now = 0.0
@@ -157,7 +151,7 @@ class Agent:
         elif self._kind is not None:
             timers.append(self._kind.get_timer())
             if self._pace and self._kind.paced and self._may_take(self._kind):
-                timers.append(self._next_output)
+                timers.append(self._pace.due)
         elif self._handshake.deadline is not None:
             timers.append(self._handshake.deadline)
         return min((timer for timer in timers if timer is not None), default=None)
@@ -347,26 +341,19 @@ class Agent:
     # Output, and the end.
 
     def _take_output(self, kind: Kind) -> None:
+        pace = self._pace if kind.paced else None
         while self._ending is None and self._may_take(kind):
-            if self._pace and kind.paced and not self._is_time():
-                self._output_waits = True
+            if pace is not None and not pace.allows(self._now):
                 return
             payload_type, payload = kind.take_message(PAYLOAD_SIZE)
             if payload:
                 self._send(payload_type, payload)
-        self._output_waits = False
+        if pace is not None:
+            pace.rest()
 
     def _may_take(self, kind: Kind) -> bool:
         away = self._channel.paused and not self._channel.output_blocked and not kind.heeds_pause
         return kind.has_output and (self._channel.may_send or away)
-
-    def _is_time(self) -> bool:
-        """Whether the pace allows a message, which is sent then."""
-        if self._now < self._next_output:
-            return False
-        due = max(self._next_output, self._now - MAX_LATENESS) if self._output_waits else self._now
-        self._next_output = due + self._pace
-        return True
 
     def _send(self, payload_type: PayloadType, payload: Buffer) -> None:
         if self._encryption is not None:

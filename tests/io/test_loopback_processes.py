@@ -229,6 +229,13 @@ async def test_whoever_ignores_the_hangup_is_killed(lifeline: Lifeline, at_once:
         assert await lifeline.read() == b""
 
 
+async def test_whoever_starts_others_on_and_on_is_killed_with_them(lifeline: Lifeline) -> None:
+    script = f"exec 3>{lifeline.path}; trap '' HUP; echo up; while :; do sleep 1000 & done"
+    async with NearClient(interactive(script)) as client:
+        await client.until_shown(b"up")
+    assert await lifeline.read() == b""
+
+
 async def test_a_process_that_leaves_its_terminal_ends_the_session(lifeline: Lifeline) -> None:
     script = f"exec 3>{lifeline.path} <&- >&- 2>&-; exec sleep 1000"
     async with NearClient(interactive(script)) as client:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmnet.loopback import Agent
-from ssmnet.loopback.agent import MAX_LATENESS, PACE
 from ssmnet.loopback.events import Dial, Ended, Write
 from ssmnet.loopback.handshake import FAILED
+from ssmnet.loopback.pace import MAX_LATENESS, PACE
 from tests import wire
 from tests.loopback.agents import (
     acknowledge_all,

@@ -3,7 +3,6 @@
 import pytest
 
 from ssmnet.loopback import Agent
-from ssmnet.loopback.agent import PACE
 from ssmnet.loopback.events import (
     STDERR,
     STDOUT,
@@ -14,6 +13,7 @@ from ssmnet.loopback.events import (
     Spawn,
     Wiring,
 )
+from ssmnet.loopback.pace import PACE
 from tests import wire
 from tests.loopback.agents import (
     acknowledge_all,

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from ssmnet.loopback import Agent, SessionRequest
-from ssmnet.loopback.agent import PACE
 from ssmnet.loopback.events import (
     STDOUT,
     Ended,
@@ -17,6 +16,7 @@ from ssmnet.loopback.events import (
     Wiring,
     Write,
 )
+from ssmnet.loopback.pace import PACE
 from ssmnet.loopback.pump import OUTPUT_LIMIT
 from tests import wire
 from tests.loopback.agents import (
