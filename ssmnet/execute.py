@@ -9,22 +9,25 @@ from binascii import Error as Base64Error
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .errors import Error, RemoteProtocolError, SessionClosed
+from .errors import Error, RemoteProtocolError, SessionClosed, UsageError
 from .protocol.handshake import SessionType
 from .session import CLOSED, Session
-from .shell import Left, Shell
-from .status import tell
+from .shell import INTERRUPTED, Left, Shell
+from .status import tell, warn
 
 INTERACTIVE_DOCUMENT = "AWS-StartInteractiveCommand"
 NON_INTERACTIVE_DOCUMENT = "AWS-StartNonInteractiveCommand"
 # The exit status of a command that has none, or one that is none here.
 FAILED = 255
 TIMED_OUT = 124  # as timeout(1) has it
+# What the agent puts above a reason of its own.
+_TITLE = "----------ERROR-------"
 
-# Standard output as base64 text, which the agent does not damage, with the command's own status.
+# Standard output as base64 text, which the agent does not damage, with the command's own status;
+# that of base64 where it can't be had.
 _BASE64 = """\
 exec 3>&1
-status=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | base64 >&3 3>&- 4>&-; } 4>&1)
+status=$({ { "$@" 3>&- 4>&-; echo $? >&4; } | base64 >&3 3>&- 4>&-; } 4>&1) || exit
 exit "$status"\
 """
 _NOT_BASE64 = "the command's output is not the base64 that it was to be"
@@ -41,10 +44,16 @@ def command_request(words: Sequence[str], *, tty: bool = False, base64: bool = F
     """What runs a command of these words, each of which reaches it as it is: there is no shell.
 
     ``tty`` runs it on a terminal of its own. ``base64`` has its output encoded: see Base64Decoder.
+    Raises UsageError for what is not text, since AWS takes nothing else.
     """
     if base64:
         words = ["sh", "-c", _BASE64, "sh", *words]
-    parameters = {"command": [shlex.join(words)]}
+    line = shlex.join(words)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the command is not UTF-8 text, which is all that can be sent") from None
+    parameters = {"command": [line]}
     if tty:
         return Request(INTERACTIVE_DOCUMENT, parameters)
     return Request(NON_INTERACTIVE_DOCUMENT, parameters | {"separateOutputStream": ["True"]})
@@ -81,15 +90,30 @@ async def run_command_session(
     finally:
         if timer is not None:
             timer.cancel()
+    if isinstance(ended, Left) or shell.session_type != SessionType.NON_INTERACTIVE_COMMANDS:
+        return shell_status(ended)
+    if shell.was_cut:
+        warn("the connection was lost meanwhile: what the command said then may be missing")
     if session.exit_code is None:
-        if shell.session_type != SessionType.NON_INTERACTIVE_COMMANDS or isinstance(ended, Left):
-            return shell_status(ended)
-        if str(ended) == CLOSED:
-            raise SessionClosed("the session was closed without the command's exit status")
-        raise ended
-    if decoder is not None:
+        raise _without_status(ended)
+    status = command_status(session.exit_code, interrupted=shell.interrupted)
+    if decoder is not None and not status:
         decoder.end()
-    return session.exit_code if 0 <= session.exit_code <= FAILED else FAILED
+    return status
+
+
+def command_status(code: int, *, interrupted: bool) -> int:
+    """The exit status for a command's ``code``, with a line where that is not the same.
+
+    ``interrupted`` says that it was sent a ^C.
+    """
+    if code < 0:
+        tell("the command was ended by a signal")
+        return INTERRUPTED if interrupted else FAILED
+    if code > FAILED:
+        tell(f"the command's exit status is {code}")
+        return FAILED
+    return code
 
 
 def shell_status(ended: Error) -> int:
@@ -98,13 +122,27 @@ def shell_status(ended: Error) -> int:
     Raises ``ended`` where that is an error.
     """
     if isinstance(ended, Left):
-        tell(str(ended))
+        if ended.reason:
+            tell(ended.reason)
         return ended.status
     if not isinstance(ended, SessionClosed) or ended.reason != CLOSED:
         raise ended
     if ended.output:
-        tell(ended.output)
+        tell(last_words(ended.output))
     return 1 if ended.output else 0
+
+
+def last_words(output: str) -> str:
+    """What the far end says at the end of a session, in one line."""
+    return " ".join(output.replace(_TITLE, "").split())
+
+
+def _without_status(ended: Error) -> Error:
+    if not isinstance(ended, SessionClosed) or ended.reason != CLOSED:
+        return ended
+    if ended.output:
+        return SessionClosed(CLOSED, output=last_words(ended.output))
+    return SessionClosed("the session was closed without the command's exit status")
 
 
 class Base64Decoder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from . import terminal
 from .errors import Error, HandshakeError, SessionClosed
@@ -17,9 +17,10 @@ from .escapes import HELP, Action, Escapes
 from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
-from .session import Session
+from .screen import Screen
+from .session import CLOSED, Session
+from .shell_ends import Far, Near
 from .signals import INTERRUPT, take_keys
-from .stdio import Stdio
 
 # What a terminal's user types to end the input.
 END_OF_INPUT = b"\x04"
@@ -29,21 +30,30 @@ END_AGAIN_AFTER = 1.0
 END_AGAIN_TIMES = 5
 # How long the remote may be silent after the end of the input, in seconds.
 QUIET_TIMEOUT = 300.0
-# A key that interrupts and to which nothing comes for so long, in seconds, has reached nobody.
+# A key that interrupts and to which nothing comes for so long, in seconds, has reached nobody. That
+# the remote's terminal echoes it says nothing.
 INTERRUPT_TIMEOUT = 1.0
-
-# How long a command's session may go on after the command has ended, in seconds.
+INTERRUPT_ECHO = b"^C"
+# How long a command's session may go on in silence after the command has ended, in seconds.
 EXIT_TIMEOUT = 10.0
+# How long what has come may take to be read when the session is left, in seconds.
+LEAVE_TIMEOUT = 1.0
+# What is pasted is taken so far, in bytes, when the remote does not: an escape may come after it.
+PASTE_LIMIT = 4 * 1024 * 1024
 
 _STDIN, _STDOUT, _STDERR = range(3)
-# Exit statuses: of one that was given up, of one whose output can't be written, after a signal.
-LEFT, UNREAD, INTERRUPTED = 255, 1, 130
+# Exit statuses: of one that was given up, of one whose output can't be written or that nobody
+# reads, as after SIGPIPE, and after a signal.
+LEFT, UNWRITTEN, UNREAD, INTERRUPTED = 255, 1, 141, 130
 
 _T = TypeVar("_T")
 
 
 class Left(SessionClosed):
-    """The session was left from here; ``status`` is the exit status that this makes."""
+    """The session was left from here; ``status`` is the exit status that this makes.
+
+    The reason is empty where there is nothing to say.
+    """
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -79,16 +89,27 @@ class Shell:
         self._loop = asyncio.get_running_loop()
         self._has_terminal = terminal.is_terminal()
         self._escapes = Escapes() if escapes and self._has_terminal else None
-        self._near = _Near(self)
-        self._far = _Far(self, self._near)
-        self._near_errors = _Near(self) if errors else None
+        self._screen: Screen | None = None
+        self._near = Near(self)
+        self._far = Far(self, self._near)
+        self._near_errors = Near(self) if errors else None
         self.session_type = ""
         """What kind of session it is, once it has begun."""
-        self._interrupted_at: float | None = None
+        self.interrupted = False
+        """Whether the remote was sent a ^C."""
+        self._answered = True
+        self._interrupted_at = self._heard_at = self._loop.time()
+        self._interruptions = 0
+        self._is_whole = True
         self._leaving = asyncio.Event()
         self._left = Left("", LEFT)
         self._ending: asyncio.Task[None] | None = None
         self._undo = contextlib.ExitStack()
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the session lost its WebSocket meanwhile."""
+        return self._far.interruptions != self._interruptions
 
     async def run(self) -> Error:
         """Open the session, carry it to its end and return why it ended. It is closed then.
@@ -98,11 +119,9 @@ class Shell:
         self._session.on_ready = self.begin
         try:
             opened = await self._unless_left(self._session.open())
-        except SessionClosed as error:
-            if self._far.transport is None:
-                raise
-            return await self.finish(error)  # it was short
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Error) and self.session_type:
+                return await self.finish(error)  # it was short
             self._abort()
             raise
         return await self.finish(None if opened is not None else self._left)
@@ -116,12 +135,13 @@ class Shell:
         self._session.set_size(*terminal.size())
         if ready.customer_message:
             self._greet(ready.customer_message)
-        suspends = self.session_type != SessionType.NON_INTERACTIVE_COMMANDS
-        take_keys(self.press, suspend=suspends)
-        self._near.open(_STDIN, _STDOUT)
+        take_keys(self.press, suspend=self._has_input)
+        self._near.open(_STDIN if self._has_input else None, _STDOUT)
+        if self._has_input and terminal.is_terminal(_STDOUT):
+            self._screen = Screen()
         if self._near_errors is not None:
             self._near_errors.open(None, _STDERR)
-            self._session.create_error_stream(_Far(self, self._near_errors))
+            self._session.create_error_stream(Far(self, self._near_errors))
         self._session.create_stream(self._far)
 
     async def finish(self, ended: Error | None = None) -> Error:
@@ -133,34 +153,54 @@ class Shell:
             if ended is None:
                 ended = await self._unless_left(self._session.wait_ended())
         finally:
-            self._undo.close()
-            await finish(self._session.close(drain=0.0))
-            if ended is not None:
-                await self._flush()
-            self._abort()
+            self._give_back()
+            try:
+                await finish(self._session.close(drain=0.0))
+                await self._flush(None if ended is not None else LEAVE_TIMEOUT)
+            finally:
+                self._abort()
+        if isinstance(ended, SessionClosed) and ended.reason == CLOSED and not self._is_whole:
+            lost = "the session was closed before all of its output had come"
+            return SessionClosed(lost, output=ended.output)
         return ended or self._left
 
     # What happens at this end.
 
-    def connected(self, far: _Far) -> None:
+    def connected(self, far: Far) -> None:
         """A stream is open, so that what is typed can be sent."""
-        if far is not self._far:
+        if far is not self._far or far.transport is None:
             return
-        if self.session_type == SessionType.NON_INTERACTIVE_COMMANDS:
-            return  # those have no input
+        self._heard_at = self._loop.time()
+        self._interruptions = far.interruptions
+        if not self._has_input:
+            return
         if self._has_terminal:
+            far.transport.set_write_buffer_limits(PASTE_LIMIT)
             self._undo.enter_context(terminal.raw_mode())
             self._undo.enter_context(terminal.size_changes(self._session.set_size))
         self._near.resume_reading()
 
-    def heard(self, far: _Far, near: _Near, data: bytes) -> None:
+    def disconnected(self, error: Exception | None) -> None:
+        """There is no stream any more. None says that all has come."""
+        self._is_whole = self._is_whole and error is None
+        if self._session.ended is None:
+            self.leave(f"cannot go on: {type(error).__name__}")
+
+    def heard(self, far: Far, near: Near, data: bytes) -> None:
         """The remote says this."""
-        if self._decode is not None and far is self._far:
-            try:
-                data = self._decode(data)
-            except Error as error:
-                self.leave(str(error))
-                return
+        self._heard_at = self._loop.time()
+        self._answered = self._answered or data.strip() != INTERRUPT_ECHO
+        if self._leaving.is_set():
+            return
+        if far is self._far:
+            if self._screen is not None:
+                self._screen.feed(data)
+            if self._decode is not None:
+                try:
+                    data = self._decode(data)
+                except Error as error:
+                    self.leave(str(error))
+                    return
         near.write(data)
 
     def typed(self, data: bytes) -> None:
@@ -172,6 +212,7 @@ class Shell:
             if isinstance(part, bytes):
                 self._far.write(part)
             elif part is Action.END:
+                self._near.write(b"\r\n")
                 self.leave("ended by ~.")
             else:
                 self._near.write(b"\r\n" + HELP.replace("\n", "\r\n").encode())
@@ -183,25 +224,22 @@ class Shell:
         else:
             self._ending = self._loop.create_task(self._end_input())
 
-    def output_lost(self, error: Exception | None) -> None:
+    def output_lost(self, error: Exception) -> None:
         """Nobody reads what the remote says, or it can't be written."""
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            self.leave(f"cannot write its output: {error.strerror}", UNREAD)
+        if isinstance(error, ConnectionError):
+            self.leave("", UNREAD)
         else:
-            self.leave("nobody reads its output", UNREAD)
+            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+            self.leave(f"standard input or output failed: {reason}", UNWRITTEN)
 
     def press(self, key: bytes) -> None:
         """A signal came that stands for this key."""
-        if self._far.transport is None or self._session.ended is not None:
+        if self._far.transport is None or self._leaving.is_set() or self._session.ended is not None:
             if key == INTERRUPT:
                 self._stop.set()
             return
-        now = self._loop.time()
         if key == INTERRUPT:
-            if self._interrupted_at is None or self._interrupted_at < self._far.heard_at:
-                self._interrupted_at = now
-            elif now - self._interrupted_at >= INTERRUPT_TIMEOUT:
-                self.leave("interrupted", INTERRUPTED)
+            self._interrupt()
         self._far.write(key)
 
     def leave(self, reason: str, status: int = LEFT) -> None:
@@ -209,16 +247,46 @@ class Shell:
         if not self._leaving.is_set():
             self._left = Left(reason, status)
             self._leaving.set()
+            self._near.close_input()
 
     # How it begins and ends.
 
+    def _interrupt(self) -> None:
+        """A ^C is sent. Leave when one before has led to nothing."""
+        now = self._loop.time()
+        # A command that is interrupted ends; what a shell says may be its next prompt.
+        if not self.interrupted or (self._has_input and self._answered):
+            self._interrupted_at = now
+        elif now - self._interrupted_at >= INTERRUPT_TIMEOUT:
+            self.leave("interrupted", INTERRUPTED)
+        self.interrupted = True
+        self._answered = False
+
     @property
-    def _outputs(self) -> list[_Near]:
+    def _has_input(self) -> bool:
+        """Whether what is typed or piped reaches the remote; some commands have no input."""
+        return self.session_type != SessionType.NON_INTERACTIVE_COMMANDS
+
+    @property
+    def _outputs(self) -> list[Near]:
         return [self._near, self._near_errors] if self._near_errors else [self._near]
 
+    def _quiet_for(self) -> float:
+        """Seconds without a word from the remote, though there is a reader."""
+        if any(near.is_full for near in self._outputs):
+            return 0.0
+        taken_at = max(near.taken_at for near in self._outputs)
+        return self._loop.time() - max(self._heard_at, taken_at)
+
     def _exited(self, _: int) -> None:
-        """The command has ended. Its last words come before the session's end, or never."""
-        self._loop.call_later(EXIT_TIMEOUT, self.leave, "the command has ended")
+        """The command has ended."""
+        self._heard_at = self._loop.time()
+        self._ending = self._loop.create_task(self._close_overdue())
+
+    async def _close_overdue(self) -> None:
+        """A command's last words come before the session's end, or never."""
+        await self._wait_silence(EXIT_TIMEOUT)
+        await self._session.close(drain=0.0)
 
     async def _end_input(self) -> None:
         """End the remote's input, too, and leave when that leads to nothing."""
@@ -228,13 +296,22 @@ class Shell:
             shell = self.session_type == SessionType.STANDARD_STREAM
             far.write(b"\n" if shell else END_OF_INPUT)
         far.write(END_OF_INPUT)
-        delay, times = END_AGAIN_AFTER, 0
-        while (quiet := self._loop.time() - far.heard_at) < self._quiet_timeout:
-            await asyncio.sleep(min(delay, self._quiet_timeout - quiet))
-            if times < END_AGAIN_TIMES and self._loop.time() - far.heard_at >= delay:
+        self._heard_at = self._loop.time()
+        for times in range(END_AGAIN_TIMES):
+            delay = END_AGAIN_AFTER * 2**times
+            if delay < self._quiet_timeout:
+                await self._wait_silence(delay)
                 far.write(END_OF_INPUT)
-                delay, times = 2 * delay, times + 1
+        await self._wait_silence(self._quiet_timeout)
         self.leave(f"it was silent for {self._quiet_timeout:g} s after the end of the input")
+
+    async def _wait_silence(self, seconds: float) -> None:
+        """Wait until the remote has said nothing for so long, though somebody would read it."""
+        while True:
+            quiet = self._quiet_for()
+            if quiet >= seconds:
+                return
+            await asyncio.sleep(seconds - quiet)
 
     async def _unless_left(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """What ``work`` gives; None, with it cancelled, when the session is left before."""
@@ -248,12 +325,21 @@ class Shell:
         await self._stop.wait()
         self.leave("stopped", INTERRUPTED)
 
-    async def _flush(self) -> None:
+    def _give_back(self) -> None:
+        """Leave the terminal as it was found. What is typed from now on is for others."""
+        self._near.close_input()
+        self._undo.close()
+        if self._screen is not None:
+            self._near.write(self._screen.reset())
+
+    async def _flush(self, patience: float | None) -> None:
         """Wait until all that has come from the remote is read, as long as somebody wants it."""
         for near in self._outputs:
             near.close()
-        for near in self._outputs:
-            await unless(self._stop, near.lost.wait())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for near in self._outputs:
+                    await unless(self._stop, near.lost.wait())
 
     def _abort(self) -> None:
         self._undo.close()
@@ -261,107 +347,3 @@ class Shell:
             self._ending.cancel()
         for near in self._outputs:
             near.abort()
-
-
-class _Near(asyncio.Protocol):
-    """Standard input and output, or standard error."""
-
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
-        self._stdio: Stdio | None = None
-        self.source: asyncio.Transport | None = None
-        """Where what is written comes from."""
-        self.lost = asyncio.Event()
-        self.lost.set()
-
-    def open(self, source: int | None, sink: int) -> None:
-        """Take these descriptors. Nothing is read before it can be sent."""
-        self._stdio = Stdio(self, source, sink)
-        self.lost.clear()
-
-    def data_received(self, data: bytes) -> None:
-        """Pass it on."""
-        self._shell.typed(data)
-
-    def eof_received(self) -> bool:
-        """The output goes on."""
-        self._shell.input_ended()
-        return True
-
-    def pause_writing(self) -> None:
-        """The reader is slow."""
-        if self.source is not None:
-            self.source.pause_reading()
-
-    def resume_writing(self) -> None:
-        """The reader takes more again."""
-        if self.source is not None:
-            self.source.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The reader is gone, or has all."""
-        self._stdio = None
-        self.lost.set()
-        self._shell.output_lost(exc)
-
-    def write(self, data: bytes) -> None:
-        """Write it."""
-        if self._stdio is not None:
-            self._stdio.write(data)
-
-    def pause_reading(self) -> None:
-        """Read nothing for now."""
-        if self._stdio is not None:
-            self._stdio.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read."""
-        if self._stdio is not None:
-            self._stdio.resume_reading()
-
-    def close(self) -> None:
-        """End when all has been read."""
-        if self._stdio is not None:
-            self._stdio.close()
-
-    def abort(self) -> None:
-        """End now."""
-        if self._stdio is not None:
-            self._stdio.abort()
-
-
-class _Far(asyncio.Protocol):
-    """The session's stream, or that of its standard error; ``near`` gets what comes."""
-
-    def __init__(self, shell: Shell, near: _Near) -> None:
-        self._shell = shell
-        self._near = near
-        self._loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport | None = None
-        self.at_line_start = True  # is what was written last
-        self.heard_at = self._loop.time()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The session has a stream for us."""
-        self.transport = self._near.source = cast(asyncio.Transport, transport)
-        self.heard_at = self._loop.time()
-        self._shell.connected(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass it on."""
-        self.heard_at = self._loop.time()
-        self._shell.heard(self, self._near, data)
-
-    def pause_writing(self) -> None:
-        """The session takes no more for now."""
-        self._near.pause_reading()
-
-    def resume_writing(self) -> None:
-        """The session takes more again."""
-        self._near.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        """Send it."""
-        if self.transport is not None:
-            self.at_line_start = data[-1:] in b"\r\n"
-            self.transport.write(data)

@@ -23,7 +23,7 @@ from .command import (
 )
 from .duration import parse_duration
 from .errors import Error, UsageError
-from .status import tell
+from .status import tell, tell_traceback
 
 if TYPE_CHECKING:
     import asyncio
@@ -212,7 +212,9 @@ def _run_session(
     except UsageError:
         raise
     except Error as error:
-        if failed == 1 or os.environ.get("SSMNET_DEBUG"):
+        if failed == 1:
             raise
+        if os.environ.get("SSMNET_DEBUG"):
+            tell_traceback(error)
         tell(f"error: {error}")
         return failed

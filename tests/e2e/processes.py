@@ -149,6 +149,11 @@ class FarEnd:
         self.left_open = 0
         self.killed = False
 
+    @property
+    def pid(self) -> int:
+        """Of the process that gateway and agents are in."""
+        return self._program.pid
+
     async def fault(self, name: str, **arguments: object) -> None:
         """Make something go wrong there; the names are those of Loopback's methods."""
         pair = f"{self.exports['AWS_ACCESS_KEY_ID']}:{self.exports['AWS_SECRET_ACCESS_KEY']}"

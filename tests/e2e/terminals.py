@@ -1,5 +1,6 @@
 """A terminal for a program to run on, as a person has one; and what it leaves behind there."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,14 @@ class Terminal:
     def before(self) -> str:
         """What came before that which was expected last."""
         return str(self._child.before)
+
+    def find(self, program: str | Path) -> int:
+        """The process id of a program that runs here."""
+        shell = int(self._child.pid or 0)
+        for pid in session_members(shell) - {shell}:
+            if os.fsencode(program) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+        raise AssertionError(f"{program} does not run here")
 
     def send(self, keys: str) -> None:
         """Press keys."""
