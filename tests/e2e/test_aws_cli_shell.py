@@ -21,6 +21,9 @@ pytestmark = FORKS
 
 PROMPT = "[#$] $"
 
+# Which version it is makes no difference once a shell is there.
+one_version = pytest.mark.parametrize("each_aws_cli", [2], ids=["v2"], indirect=True)
+
 
 @contextmanager
 def shell(aws_cli: AwsCli, env: dict[str, str], **size: int) -> Iterator[Terminal]:
@@ -80,6 +83,7 @@ async def test_a_window_that_is_closed_takes_the_remote_shell_along(
         os.close(life)
 
 
+@one_version
 @pytest.mark.parametrize(
     ("key", "status"), [("\x03", 130), ("\x1c", 131), ("\x1a", 148)], ids=["^C", "^backslash", "^Z"]
 )
@@ -99,6 +103,7 @@ async def test_a_control_key_is_for_what_runs_there(
         terminal.enter("exit")
 
 
+@one_version
 async def test_flow_control_is_the_remote_s(each_aws_cli: AwsCli, far_env: dict[str, str]) -> None:
     with shell(each_aws_cli, far_env) as terminal:
         terminal.enter("stty -ixon -echo; echo quie''t; cat -v")
@@ -109,6 +114,7 @@ async def test_flow_control_is_the_remote_s(each_aws_cli: AwsCli, far_env: dict[
         terminal.enter("exit")
 
 
+@one_version
 async def test_the_remote_terminal_has_the_local_one_s_size(
     each_aws_cli: AwsCli, far_env: dict[str, str]
 ) -> None:
@@ -128,6 +134,7 @@ async def test_the_remote_terminal_has_the_local_one_s_size(
 ON, OFF = (re.escape(f"\x1b[?1049{switch}") for switch in "hl")
 
 
+@one_version
 async def test_less_shows_a_file_on_the_alternate_screen(
     each_aws_cli: AwsCli, far_env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -145,6 +152,7 @@ async def test_less_shows_a_file_on_the_alternate_screen(
         terminal.enter("exit")
 
 
+@one_version
 async def test_top_runs_until_it_is_quit(each_aws_cli: AwsCli, far_env: dict[str, str]) -> None:
     with shell(each_aws_cli, far_env, columns=80) as terminal:
         terminal.enter("top -d 1000")
@@ -155,6 +163,7 @@ async def test_top_runs_until_it_is_quit(each_aws_cli: AwsCli, far_env: dict[str
         terminal.enter("exit")
 
 
+@one_version
 async def test_vim_writes_a_file(
     each_aws_cli: AwsCli, far_env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -169,6 +178,7 @@ async def test_vim_writes_a_file(
     assert file.read_text() == "hello, wörld\n"
 
 
+@one_version
 async def test_tmux_has_windows_of_its_own(
     each_aws_cli: AwsCli, far_env: dict[str, str], tmp_path: Path
 ) -> None:
