@@ -24,6 +24,8 @@ from .events import Connected, Disconnected, Event
 # After one side's end of input, its answer may still come. When no byte has moved for this long,
 # the connection is taken for done; see docs/explanation/design.md.
 QUIET_TIME = 5.0
+# While it is known that some are on their way, or moved lately.
+LOOK_AGAIN_TIME = 1.0
 # Where the next connection can't begin before this one has ended.
 SHORT_QUIET_TIME = 0.5
 # Where everything is to end.
@@ -120,7 +122,7 @@ class Forwarder:
         if (self._hurried or moved == self._moved) and self.close_if_quiet():
             return
         self._moved = moved if self._is_quiet() else None
-        quiet_time = QUIET_TIME
+        quiet_time = QUIET_TIME if self._moved else LOOK_AGAIN_TIME
         if self._hurried:
             quiet_time = HURRIED_QUIET_TIME
         elif right is not None and right.get_extra_info("exclusive", False):

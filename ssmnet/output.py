@@ -9,14 +9,14 @@ import sys
 from typing import TextIO
 
 
-def write(stream: TextIO | None, text: str) -> bool:
+def write(stream: TextIO | None, text: str, end: str = "\n") -> bool:
     """Print a line, unless its reader has read nothing for long; whether it still has a reader.
 
     Bytes go on moving while nobody reads what we tell of them.
     """
     try:
         if stream is not None and can_write(stream):
-            print(text, file=stream, flush=True)
+            print(text, end=end, file=stream, flush=True)
     except OSError:
         if stream is not None:
             # What is still buffered must not fail at the exit.

@@ -85,7 +85,7 @@ def main() -> None:
         # A response that stands alone is not shown: it holds a token.
         _say(_UNKNOWN.format("{...}" if "{" in arguments[0] else arguments[0]))
     elif arguments[2] != "StartSession":
-        _say("Invalid Operation")
+        write(sys.stdout, "Invalid Operation", end="")
     elif not _start_session(arguments) and arguments[0].startswith(RESPONSE_VARIABLE):
         # Other callers have the token in our arguments, and print them when we say that we failed.
         sys.exit(1)
@@ -168,11 +168,14 @@ def _field(response: dict[str, object], name: str) -> str:
 async def _run(call: _Call, stop: asyncio.Event) -> None:
     """Carry the session until it ends or ``stop`` is set. Raises Error when it can't be done."""
     from .parent import watch_parent
+    from .session import INCOMPLETE
 
     take_signals(stop)
     watch_parent(stop.set)
     try:
         ended = await _carry(call, stop)
+        if ended.reason == INCOMPLETE:
+            write(sys.stderr, INCOMPLETE)
         if words := _last_words(call.session_id, ended):
             _say(words)
     finally:
@@ -205,7 +208,7 @@ async def _carry(call: _Call, stop: asyncio.Event) -> SessionClosed:
         if stop.is_set() and ends.is_port:
             _say("Terminate signal received, exiting.")
         await finish(session.close())
-    return ended or SessionClosed("stopped")
+    return ended or SessionClosed("" if ends.is_raw else "stopped")
 
 
 class _Ends:
@@ -222,6 +225,11 @@ class _Ends:
     def is_port(self) -> bool:
         """Whether signals have nothing to end but a listener."""
         return self._shell is None and self._pair is None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether standard output is for the session's data alone."""
+        return self._pair is not None
 
     def begin(self, ready: SessionReady) -> None:
         """The session is there; what it says first is not to be lost."""
@@ -264,6 +272,8 @@ class _Ends:
             try:
                 await self._pair.wait()
                 self._pair.status()
+            except Error as error:
+                return SessionClosed("", output=getattr(error, "output", "") or str(error))
             finally:
                 await self._pair.close()
         return SessionClosed("")
@@ -281,10 +291,10 @@ async def _trusted_url(client: Client, call: _Call) -> str:
 def _last_words(session_id: str, ended: SessionClosed) -> str:
     from .session import TIMED_OUT
 
-    if not ended.reason:
-        return ""
     if ended.output:
         return f"\n\nSessionId: {session_id} : {ended.output}\n"
+    if not ended.reason:
+        return ""  # of a raw stream
     if ended.reason == TIMED_OUT:
         return f"Session: {session_id} timed out."
     return _EXITING.format(session_id)

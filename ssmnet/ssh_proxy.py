@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from .aws import Client
-from .errors import Error, HandshakeError, SessionClosed
+from .errors import DestinationRefused, Error, HandshakeError, SessionClosed
 from .forward import Forwarder, Peer
 from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
@@ -118,6 +118,9 @@ class Pair(Forwarder):
                 raise self._session_error
             if isinstance(ended, SessionClosed) and ended.output:
                 raise ended  # all of the stream has come, but there is more to say
+            if not self.right.received and not self.left.ended:
+                # Agents say no more of it where nobody listens.
+                raise DestinationRefused("the target closed the connection before a byte had come")
             return DONE
         if isinstance(self.error, OSError) and not isinstance(self.error, ConnectionError):
             raise Error(f"cannot write to stdout: {self.error.strerror}") from self.error

@@ -56,8 +56,8 @@ def plugin(
             "\nUnknown operation {...}. \n"
             "Use session-manager-plugin --version to check the version.\n\n",
         ),
-        ((json.dumps(RESPONSE), "us-east-1", "ResumeSession"), "Invalid Operation\n"),
-        ((json.dumps(RESPONSE), "us-east-1", "startsession", "", "{}", ""), "Invalid Operation\n"),
+        ((json.dumps(RESPONSE), "us-east-1", "ResumeSession"), "Invalid Operation"),
+        ((json.dumps(RESPONSE), "us-east-1", "startsession", "", "{}", ""), "Invalid Operation"),
     ],
 )
 def test_what_is_no_session_is_answered_in_the_reference_s_words(

@@ -193,7 +193,8 @@ class DataChannel:
         if self.port is None:
             raise LocalProtocolError("the session has not begun yet")
         stream = self.port.open_stream()
-        self._receiver.drain()
+        if (message := self._receiver.drain()) is not None:
+            self._to_acknowledge.append(message)
         return stream
 
     def open_error_stream(self) -> PortStream:
@@ -227,8 +228,8 @@ class DataChannel:
 
     def set_size(self, columns: int, rows: int, now: float) -> None:
         """Have a shell told the size of its terminal, in characters, as soon as it can be."""
-        self._size = columns, rows
-        if self._opening.flowing and isinstance(self.port, ShellPort):
+        changed, self._size = (columns, rows) != self._size, (columns, rows)
+        if changed and self._opening.flowing and isinstance(self.port, ShellPort):
             self._send_size(now)
 
     def terminate(self) -> bool:

@@ -351,6 +351,7 @@ class StreamReceiver:
         self._max_bytes = max_bytes
         self._waiting: dict[int, AgentMessage] = {}
         self._waiting_bytes = 0
+        self._untaken: int | None = None
         self.expected = 0
         self.duplicates = 0
 
@@ -368,8 +369,9 @@ class StreamReceiver:
         if number != self.expected:
             return self._receive_other(message)
         if not self._process(message):
-            # Kept, so that it need not wait for its repetition, which is then acknowledged.
+            # Kept, so that it need not wait for its repetition.
             self._keep(message)
+            self._untaken = number
             return False
         self.expected = number + 1
         if self._waiting:
@@ -377,11 +379,18 @@ class StreamReceiver:
             self.drain()
         return True
 
-    def drain(self) -> None:
-        """Process what has waited for a gap to close, or for ``process`` to be ready."""
+    def drain(self) -> AgentMessage | None:
+        """Process what has waited for a gap to close, or for ``process`` to be ready.
+
+        What was not taken in its turn is not acknowledged either: it is to be now, and returned.
+        """
+        untaken: AgentMessage | None = None
         while (message := self._waiting.get(self.expected)) and self._process(message):
+            if self.expected == self._untaken:
+                untaken, self._untaken = message, None
             self._discard(self.expected)
             self.expected += 1
+        return untaken
 
     def _receive_other(self, message: AgentMessage) -> bool:
         if message.sequence_number > self.expected:

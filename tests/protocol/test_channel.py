@@ -424,7 +424,7 @@ def test_the_first_output_means_a_shell() -> None:
     assert not channel.handshake.requested
     stream = open_stream(channel)
     assert stream.take_received() == b"$ "
-    assert acknowledgements(feed(channel, output(b"$ ", 0), now=1.0)) == [0]
+    assert acknowledgements(sent_by(channel, 1.0)) == [0]
     stream.write(b"exit\r")
     assert inputs(sent_by(channel, 1.0)) == []
     assert channel.get_timer() == 1.0
@@ -1006,8 +1006,9 @@ def test_while_nobody_reads_nothing_is_processed_or_acknowledged() -> None:
     assert feed(channel, output(b"banner", 2)) == []
     assert feed(channel, output(b"banner", 2)) == []
     stream = open_stream(channel)
-    assert acknowledgements(feed(channel, output(b"banner", 2))) == [2]
+    assert acknowledgements(sent_by(channel)) == [2]
     assert stream.take_received() == b"banner"
+    assert acknowledgements(feed(channel, output(b"banner", 2))) == [2]
 
 
 def test_what_came_early_is_read_once_there_is_a_reader() -> None:

@@ -573,8 +573,11 @@ def test_what_is_not_taken_is_neither_processed_nor_acknowledged() -> None:
     assert processed == []
     assert not receiver.receive(message(0))
     ready = True
-    receiver.drain()
+    taken = receiver.drain()
+    assert taken is not None  # but to be acknowledged
+    assert taken.sequence_number == 0
     assert processed == [0, 1]
+    assert receiver.drain() is None
     assert receiver.receive(message(0))  # the repetition, which need not be waited for
     assert processed == [0, 1]
 
@@ -596,7 +599,7 @@ def test_what_waited_for_a_consumer_is_drained() -> None:
     assert receiver.receive(message(0))  # 1 is refused now, though it was acknowledged
     assert receiver.expected == 1
     receiver._process = process
-    receiver.drain()
+    assert receiver.drain() is None
     assert processed == [1, 2]
     assert receiver.expected == 3
 
