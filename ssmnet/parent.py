@@ -21,7 +21,7 @@ def watch_parent(gone: Callable[[], None]) -> None:
         return
     parent = os.getppid()
     try:
-        descriptor, close = _open_process(parent)
+        descriptor, close = open_process(parent)
     except OSError:
         return
     loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ def _is_detached() -> bool:
     return os.getsid(0) == os.getpid() or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-def _open_process(pid: int) -> tuple[int, Callable[[], None]]:
+def open_process(pid: int) -> tuple[int, Callable[[], None]]:
     """A descriptor that becomes readable when the process ends, and its end. Raises OSError."""
     if sys.platform == "linux":
         descriptor = os.pidfd_open(pid)

@@ -8,13 +8,11 @@ so the terminal that it opens first is its controlling one.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import NamedTuple
 
 from .events import STDERR, STDOUT, Wiring
@@ -123,19 +121,6 @@ def _spawn(arguments: tuple[str, ...], file_actions: Sequence[tuple[int | str, .
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
     )
-
-
-def open_process(pid: int) -> tuple[int, Callable[[], None]]:
-    """A descriptor that becomes readable when the process ends, and its end. Raises OSError."""
-    if sys.platform == "linux":
-        descriptor = os.pidfd_open(pid)
-        return descriptor, partial(os.close, descriptor)
-    if sys.platform == "darwin":
-        queue = select.kqueue()
-        flags, end = select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
-        queue.control([select.kevent(pid, select.KQ_FILTER_PROC, flags, end)], 0)
-        return queue.fileno(), queue.close
-    raise OSError("there is no way to watch a process here")
 
 
 def wait(pid: int) -> int:

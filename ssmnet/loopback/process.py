@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..parent import open_process
 from . import child
 from .descriptor import Descriptor, OutputFile
 from .destination import Owner
@@ -82,7 +83,7 @@ class Process:
     def _watch(self) -> None:
         """Have the loop say when the process ends."""
         try:
-            descriptor, close = child.open_process(self._pid)
+            descriptor, close = open_process(self._pid)
         except OSError:
             for stream in self.streams.values():
                 stream.close(0.0)
