@@ -81,10 +81,14 @@ async def run_command_session(
         greet=tell,
         decode=None if decoder is None else decoder.feed,
     )
-    timer: asyncio.TimerHandle | None = None
+
+    def expire() -> None:
+        if session.ended is None:  # or else its output only waits for its reader
+            shell.leave(f"the command had not ended after {timeout:g} s", TIMED_OUT)
+
+    timer = None
     if timeout is not None:
-        reason = f"the command had not ended after {timeout:g} s"
-        timer = asyncio.get_running_loop().call_later(timeout, shell.leave, reason, TIMED_OUT)
+        timer = asyncio.get_running_loop().call_later(timeout, expire)
     try:
         ended = await shell.run()
     finally:
@@ -92,10 +96,10 @@ async def run_command_session(
             timer.cancel()
     if isinstance(ended, Left) or shell.session_type != SessionType.NON_INTERACTIVE_COMMANDS:
         return shell_status(ended)
-    if shell.was_cut:
-        warn("the connection was lost meanwhile: what the command said then may be missing")
     if session.exit_code is None:
         raise _without_status(ended)
+    if shell.was_cut:
+        warn("the connection was lost meanwhile: what the command said then may be missing")
     status = command_status(session.exit_code, interrupted=shell.interrupted)
     if decoder is not None and not status:
         decoder.end()

@@ -102,8 +102,8 @@ class Shell:
         self._interruptions = 0
         self._is_whole = True
         self._leaving = asyncio.Event()
-        self._left = Left("", LEFT)
-        self._ending: asyncio.Task[None] | None = None
+        self._left: SessionClosed = Left("", LEFT)
+        self._waiting: asyncio.Task[None] | None = None
         self._undo = contextlib.ExitStack()
 
     @property
@@ -156,9 +156,12 @@ class Shell:
             self._give_back()
             try:
                 await finish(self._session.close(drain=0.0))
-                await self._flush(None if ended is not None else LEAVE_TIMEOUT)
+                is_over = ended is not None or not isinstance(self._left, Left)
+                await self._flush(None if is_over else LEAVE_TIMEOUT)
             finally:
                 self._abort()
+        if self._leaving.is_set():
+            return self._left
         if isinstance(ended, SessionClosed) and ended.reason == CLOSED and not self._is_whole:
             lost = "the session was closed before all of its output had come"
             return SessionClosed(lost, output=ended.output)
@@ -222,7 +225,7 @@ class Shell:
         if self._has_terminal:
             self.leave("the terminal is gone")
         else:
-            self._ending = self._loop.create_task(self._end_input())
+            self._waiting = self._loop.create_task(self._end_input())
 
     def output_lost(self, error: Exception) -> None:
         """Nobody reads what the remote says, or it can't be written."""
@@ -244,12 +247,15 @@ class Shell:
 
     def leave(self, reason: str, status: int = LEFT) -> None:
         """End the session from here."""
-        if not self._leaving.is_set():
-            self._left = Left(reason, status)
-            self._leaving.set()
-            self._near.close_input()
+        self._leave(Left(reason, status))
 
     # How it begins and ends.
+
+    def _leave(self, left: SessionClosed) -> None:
+        if not self._leaving.is_set():
+            self._left = left
+            self._leaving.set()
+            self._near.close_input()
 
     def _interrupt(self) -> None:
         """A ^C is sent. Leave when one before has led to nothing."""
@@ -281,12 +287,12 @@ class Shell:
     def _exited(self, _: int) -> None:
         """The command has ended."""
         self._heard_at = self._loop.time()
-        self._ending = self._loop.create_task(self._close_overdue())
+        self._waiting = self._loop.create_task(self._close_overdue())
 
     async def _close_overdue(self) -> None:
         """A command's last words come before the session's end, or never."""
         await self._wait_silence(EXIT_TIMEOUT)
-        await self._session.close(drain=0.0)
+        self._leave(SessionClosed(CLOSED))
 
     async def _end_input(self) -> None:
         """End the remote's input, too, and leave when that leads to nothing."""
@@ -327,6 +333,8 @@ class Shell:
 
     def _give_back(self) -> None:
         """Leave the terminal as it was found. What is typed from now on is for others."""
+        if self._waiting is not None:
+            self._waiting.cancel()
         self._near.close_input()
         self._undo.close()
         if self._screen is not None:
@@ -339,11 +347,10 @@ class Shell:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 for near in self._outputs:
-                    await unless(self._stop, near.lost.wait())
+                    if not await unless(self._stop, near.lost.wait()):
+                        self.leave("stopped", INTERRUPTED)
 
     def _abort(self) -> None:
         self._undo.close()
-        if self._ending is not None:
-            self._ending.cancel()
         for near in self._outputs:
             near.abort()

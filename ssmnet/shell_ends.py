@@ -7,6 +7,12 @@ from typing import Protocol, cast
 
 from .errors import Error
 from .stdio import Stdio
+from .terminal import is_terminal
+
+# How much is kept for a program that reads slowly, in bytes, before the remote has to wait. Once
+# that has ended, its side waits for nobody. A terminal gets no such store: who has pressed ^C wants
+# to see no more of what came before.
+READ_AHEAD = 64 * 1024 * 1024
 
 
 class Front(Protocol):
@@ -55,6 +61,8 @@ class Near(asyncio.Protocol):
             self._stdio = Stdio(self, source, sink)
         except OSError as error:
             raise Error(f"standard input or output can't be used: {error.strerror}") from error
+        if not is_terminal(sink):
+            self._stdio.set_write_buffer_limits(READ_AHEAD)
         self.lost.clear()
 
     def data_received(self, data: bytes) -> None:

@@ -34,8 +34,11 @@ class Done(NamedTuple):
 async def piped(*command: str | Path, env: Mapping[str, str], data: bytes = b"") -> Done:
     """Run a program whose standard input is a pipe with that."""
     async with pipes(*command, env=env) as process:
-        async with asyncio.timeout(TIMEOUT):
-            out, err = await process.communicate(data)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                out, err = await process.communicate(data)
+        except TimeoutError:
+            raise AssertionError(f"it did not end: {command}") from None
         assert process.returncode is not None
         return Done(process.returncode, out, err)
 
