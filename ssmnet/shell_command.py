@@ -75,8 +75,9 @@ def shell(
     On a terminal all keys belong to the shell; after Enter, ~. ends the session, even one that
     hangs, and ~? shows what else there is. The session resumes when its connection is lost.
 
-    Exit status: 0 when the shell has ended, 1 when the session was ended with a reason, 2 for a
-    usage error, 130 after a signal, 255 when it was lost or left by ~. .
+    Exit status: 0 when the shell has ended, whatever its own was; 1 when the session was ended with
+    a reason, was lost or could not be had; 2 for a usage error; 130 after a signal, 141 when nobody
+    reads the output, and 255 when it was left by ~. or after --quiet-timeout.
     """
     from .execute import shell_status
     from .shell import QUIET_TIMEOUT, Shell
@@ -112,7 +113,7 @@ def execute(
         typer.Option(
             "--base64",
             help="Have its standard output encoded on the way: agents damage what is not UTF-8 "
-            "text. Needs sh and base64 on the target.",
+            "text. It comes in blocks then. Needs sh and base64 on the target.",
         ),
     ] = False,
     timeout: Annotated[
@@ -139,10 +140,11 @@ def execute(
     ssmnet exec i-0123456789abcdef0 --document MyDocument --parameter key=value
 
     It gets no standard input: its document has none. Use 'ssmnet shell' or ssh to send data. Ctrl-C
-    reaches the command as SIGINT; a second one that leads to nothing ends the session.
+    reaches the command as SIGINT; another, a second or more later, ends the session.
 
     Exit status: the command's own; 124 after --timeout; 255 when the command could not be run, has
-    no status or was lost, and one line says why; 2 for a usage error; 130 after a signal.
+    no status or was lost, and one line says why; 2 for a usage error; 130 after a signal, and 141
+    when nobody reads the output.
     """
     from .execute import command_request, run_command_session
 

@@ -22,6 +22,7 @@ ON_THE_WIRE = {
     "signature": rb"Signature=([0-9a-f]{64})",
     "session token": rb"(?i)x-amz-security-token(?:: |=)([^\s&]+)",
     "proxy password": rb"(?i)proxy-authorization: basic (\S+)",
+    "data key": rb'"Plaintext": ?"([^"]+)"',
 }
 
 
@@ -167,7 +168,8 @@ class Tap:
     def tell(self, secrets: Secrets) -> None:
         for name, pattern in ON_THE_WIRE.items():
             for kept in self._kept:
-                secrets.add(name, *re.findall(pattern, kept))
+                found = re.findall(pattern, kept)
+                secrets.add(name, *map(base64.b64decode, found) if name == "data key" else found)
 
     async def start(self) -> asyncio.Server:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)

@@ -8,6 +8,7 @@ secrets are in its memory, where they have to be.
 import asyncio
 import base64
 import json
+import os
 import re
 import secrets
 import signal
@@ -66,7 +67,7 @@ class Scene:
         self.far = far
         self.tap = tap
         self.destination = destination
-        endpoints = ("AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SSMMESSAGES")
+        endpoints = ("AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SSMMESSAGES", "AWS_ENDPOINT_URL_KMS")
         self.env = env | far.environment | DEBUG | dict.fromkeys(endpoints, tap.url)
         self.secrets = Secrets()
         self.secrets.add("secret key", far.secret_access_key)
@@ -183,9 +184,11 @@ async def echoing() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def scene_of(env: Environment, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scene]:
+async def scene_of(
+    env: Environment, tls: ssl.SSLContext | None = None, *, kms: bool = False
+) -> AsyncIterator[Scene]:
     # The real agent repairs one lost message in 100 ms: a cut would take it long.
-    async with echoing() as destination, Loopback(ideal=True) as far:
+    async with echoing() as destination, Loopback(ideal=True, kms=kms) as far:
         async with tapped(int(far.endpoint_url.rpartition(":")[2]), tls) as tap:
             yield Scene(far, tap, destination, env)
 
@@ -598,6 +601,71 @@ async def test_the_code_of_an_mfa_device_and_the_role_s_keys(scene: Scene, good:
     assert b"error: " in terminal.before
     scene.seen.add("terminal", terminal.before)
     scene.check(**({"session_token": 2} if good else {}))
+
+
+# Shells and commands: what they read and say is the user's, on stdout, and nowhere else.
+
+
+@pytest.fixture
+async def encrypting(aws_env: Environment) -> AsyncIterator[Scene]:
+    async with scene_of(aws_env, kms=True) as scene:
+        yield scene
+
+
+async def cut_and_go_on(
+    scene: Scene, command: Command, fifo: Path, *, marker: str, status: int
+) -> None:
+    """Run what says ``marker``, waits for the FIFO, and says "over"; with a cut in between."""
+    async with scene.watch(*command, env=scene.env) as program:
+        await program.out_line(marker)
+        scene.far.cut_clients()
+        scene.look(program, command, scene.env)
+        fifo.write_text("go on\n")
+        await program.out_line("^over")
+        done = await program.wait()
+        scene.add(done)
+    assert done.status == status, done
+    assert marker in scene.seen.texts.pop(" stdout").decode()
+
+
+@covers("exec")
+async def test_a_command_that_is_cut_and_resumed(encrypting: Scene, tmp_path: Path) -> None:
+    scene, marker, fifo = encrypting, secrets.token_urlsafe(60), tmp_path / "fifo"
+    scene.secrets.add("payload", marker)
+    (tmp_path / "file").write_text(f"{marker}\n")
+    os.mkfifo(fifo)
+    script = f"cat {tmp_path}/file; read -r line <{fifo}; echo over; exit 3"
+    command = (SSMNET, "exec", scene.far.target, "--debug", "--", "sh", "-c", script)
+    await cut_and_go_on(scene, command, fifo, marker=marker, status=3)
+    scene.check(token=2, signature=2, payload=1, data_key=1)
+
+
+@covers("shell")
+async def test_a_shell_that_is_cut_and_resumed(encrypting: Scene, tmp_path: Path) -> None:
+    scene, marker, fifo = encrypting, secrets.token_urlsafe(60), tmp_path / "fifo"
+    scene.secrets.add("payload", marker)
+    os.mkfifo(fifo)
+    script = tmp_path / "script"
+    script.write_text(f"stty -echo\necho '{marker}'\nread -r line <{fifo}\necho; echo over\n")
+    shell = (SSMNET, "shell", scene.far.target, "--debug")
+    command = ("sh", "-c", 'exec "$@" <"$0"', script, *shell)
+    await cut_and_go_on(scene, command, fifo, marker=marker, status=0)
+    scene.check(token=2, signature=2, payload=1, data_key=1)
+
+
+@pytest.mark.parametrize("command", ["shell", "exec"])
+async def test_a_shell_or_command_that_can_t_be_had(encrypting: Scene, command: str) -> None:
+    scene, arguments = encrypting, ("--", "true") if command == "exec" else ()
+    wrong = scene.env | {"AWS_SECRET_ACCESS_KEY": secret()}
+    scene.secrets.add("wrong key", wrong["AWS_SECRET_ACCESS_KEY"])
+    for code in ("AccessDeniedException", "NotFoundException"):
+        scene.far.fail_next(code, message=INCOMPLETE, action="GenerateDataKey")
+    scene.secrets.add("signature", OTHER_SIGNATURE)
+    target = scene.far.target
+    for env in (wrong, scene.env, scene.env):
+        done = await scene.run(SSMNET, command, target, "--debug", *arguments, env=env)
+        assert done.status == (255 if command == "exec" else 1), done
+    scene.check(token=2)
 
 
 # Proxies.
