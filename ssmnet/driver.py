@@ -48,8 +48,8 @@ class Owner(Protocol):
     def channel_failed(self, error: Error) -> None:
         """The session can't go on."""
 
-    def websocket_lost(self, reason: str) -> None:
-        """There is no WebSocket any more."""
+    def websocket_lost(self, reason: str, *, broken: bool = False) -> None:
+        """There is no WebSocket any more; ``broken``: what came over it was none of its kind."""
 
     def streams_gone(self) -> None:
         """The last stream is closed."""
@@ -318,11 +318,12 @@ class Driver:
         self._reading.allow(self.websocket)
         self.flush()
 
-    def connection_lost(self, reason: str) -> None:
+    def connection_lost(self, reason: str, *, broken: bool = False) -> None:
         """The WebSocket is gone; the session may not be."""
         self._reading.forget(self.websocket)
         self.websocket = None
-        self._owner.websocket_lost(reason)
+        self.channel.interrupted()
+        self._owner.websocket_lost(reason, broken=broken)
 
     def _pause_reading(self) -> None:
         if self.websocket is not None:

@@ -13,13 +13,14 @@ from .errors import Error, RemoteProtocolError, SessionClosed, UsageError
 from .protocol.handshake import SessionType
 from .session import CLOSED, Session
 from .shell import INTERRUPTED, Left, Shell
-from .status import tell, warn
+from .status import tell
 
 INTERACTIVE_DOCUMENT = "AWS-StartInteractiveCommand"
 NON_INTERACTIVE_DOCUMENT = "AWS-StartNonInteractiveCommand"
 # The exit status of a command that has none, or one that is none here.
 FAILED = 255
 TIMED_OUT = 124  # as timeout(1) has it
+LOST_MEANWHILE = "the connection was lost meanwhile: what the command said may not be whole"
 # What the agent puts above a reason of its own.
 _TITLE = "----------ERROR-------"
 
@@ -98,8 +99,10 @@ async def run_command_session(
         return shell_status(ended)
     if session.exit_code is None:
         raise _without_status(ended)
-    if shell.was_cut:
-        warn("the connection was lost meanwhile: what the command said then may be missing")
+    if shell.may_lack_output:
+        code = session.exit_code
+        tell(f"{LOST_MEANWHILE} (its exit status was {code})")
+        return FAILED
     status = command_status(session.exit_code, interrupted=shell.interrupted)
     if decoder is not None and not status:
         decoder.end()

@@ -58,5 +58,8 @@ class Handler(Protocol):
     def resume_writing(self) -> None:
         """The write buffer has room again."""
 
-    def connection_lost(self, reason: str) -> None:
-        """The WebSocket is gone, for whatever reason but our own ``close`` or ``abort``."""
+    def connection_lost(self, reason: str, *, broken: bool = False) -> None:
+        """The WebSocket is gone, for whatever reason but our own ``close`` or ``abort``.
+
+        ``broken`` says that what the far end sent is no WebSocket's, or more than one may bring.
+        """

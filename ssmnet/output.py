@@ -8,15 +8,22 @@ import stat
 import sys
 from typing import TextIO
 
+# Characters. What has room for anything has room for so many of any kind: for PIPE_BUF bytes.
+PIECE = 1000
+
 
 def write(stream: TextIO | None, text: str, end: str = "\n") -> bool:
     """Print a line, unless its reader has read nothing for long; whether it still has a reader.
 
     Bytes go on moving while nobody reads what we tell of them.
     """
+    pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)] or [""]
+    pieces[-1] += end
     try:
-        if stream is not None and can_write(stream):
-            print(text, end=end, file=stream, flush=True)
+        for piece in pieces:
+            if stream is None or not can_write(stream):
+                break
+            print(piece, end="", file=stream, flush=True)
     except OSError:
         if stream is not None:
             # What is still buffered must not fail at the exit.

@@ -49,7 +49,13 @@ _NEVER_RAW = (
     "AWS-StartInteractiveCommand",
     "AWS-StartNonInteractiveCommand",
 )
+# And those that always begin with a handshake, so that silence means no shell.
+_NO_SHELL = ("AWS-StartPortForwarding", "AWS-StartSSHSession", "AWS-StartNonInteractiveCommand")
 _EXITING = "\n\nExiting session with sessionId: {}.\n"
+
+
+# How a raw stream ended that came to its end.
+_ORDERLY = SessionClosed("")
 
 
 class _Call(NamedTuple):
@@ -92,7 +98,7 @@ def main() -> None:
 
 
 def _start_session(arguments: list[str]) -> bool:
-    """Carry the session until it ends; whether it could be started."""
+    """Carry the session until it ends; whether it could be started, and no fault ended it."""
     # Until the event loop takes them: a session that is just being opened is not to be left behind.
     hold_signals()
     try:
@@ -103,7 +109,7 @@ def _start_session(arguments: list[str]) -> bool:
         from . import aws, plugin_port  # noqa: F401
         from .runner import run
 
-        run(lambda stop: _run(call, stop))
+        return run(lambda stop: _run(call, stop))
     except Error as error:
         _say(f"Cannot perform start session: {error}")
         return False
@@ -115,7 +121,6 @@ def _start_session(arguments: list[str]) -> bool:
             tell_traceback(error)
         _say(f"Cannot perform start session: {type(error).__name__}; SSMNET_DEBUG=1 shows more")
         return False
-    return True
 
 
 def _read_call(arguments: list[str]) -> _Call:
@@ -165,25 +170,23 @@ def _field(response: dict[str, object], name: str) -> str:
     return value
 
 
-async def _run(call: _Call, stop: asyncio.Event) -> None:
-    """Carry the session until it ends or ``stop`` is set. Raises Error when it can't be done."""
+async def _run(call: _Call, stop: asyncio.Event) -> bool:
+    """Carry the session until it ends or ``stop`` is set; whether no fault ended it.
+
+    Raises Error when it does not begin, with nothing left behind.
+    """
     from .parent import watch_parent
-    from .session import INCOMPLETE
 
     take_signals(stop)
     watch_parent(stop.set)
     try:
-        ended = await _carry(call, stop)
-        if ended.reason == INCOMPLETE:
-            write(sys.stderr, INCOMPLETE)
-        if words := _last_words(call.session_id, ended):
-            _say(words)
+        return isinstance(await _carry(call, stop), SessionClosed)
     finally:
         ignore_signals()
 
 
-async def _carry(call: _Call, stop: asyncio.Event) -> SessionClosed:
-    """Open the session and carry it to its end. Raises Error, with nothing left behind."""
+async def _carry(call: _Call, stop: asyncio.Event) -> Error:
+    """Open the session, carry it to its end, and say and return why it ended. Raises Error."""
     from .aws import Client, StartedSession
     from .runner import finish, unless
     from .session import Session
@@ -193,22 +196,23 @@ async def _carry(call: _Call, stop: asyncio.Event) -> SessionClosed:
     )
     stream_url = await _trusted_url(client, call)
     grant = StartedSession(call.session_id, call.token_value, stream_url)
-    session = Session(  # noqa: S604 - no process is started
+    session = Session(
         client,
         grant,
         target=call.target,
-        shell=True,
+        shell=not call.document.startswith(_NO_SHELL),
         resume_timeout=RESUME_TIMEOUT,
     )
     ends = _Ends(call, session, stop)
     session.on_ready = ends.begin
     try:
-        ended = await unless(stop, ends.carry())
+        ended = await unless(stop, ends.carry()) or SessionClosed("stopped")
     finally:
         if stop.is_set() and ends.is_port:
             _say("Terminate signal received, exiting.")
         await finish(session.close())
-    return ended or SessionClosed("" if ends.is_raw else "stopped")
+    ends.say_last(ended)
+    return ended
 
 
 class _Ends:
@@ -226,11 +230,6 @@ class _Ends:
         """Whether signals have nothing to end but a listener."""
         return self._shell is None and self._pair is None
 
-    @property
-    def is_raw(self) -> bool:
-        """Whether standard output is for the session's data alone."""
-        return self._pair is not None
-
     def begin(self, ready: SessionReady) -> None:
         """The session is there; what it says first is not to be lost."""
         if ready.session_type == "Port" and ready.properties.get("type") != "LocalPortForwarding":
@@ -246,11 +245,11 @@ class _Ends:
         if ready.session_type != "Port":
             from .shell import Shell
 
-            self._shell = Shell(self._session, self._stop, greet=_say)
+            self._shell = Shell(self._session, self._stop, greet=_say, farewell=self._farewell)
             self._shell.begin(ready)
 
-    async def carry(self) -> SessionClosed:
-        """Open the session and carry it to its end. Raises Error."""
+    async def carry(self) -> Error:
+        """Open the session, carry it to its end and return that. Raises Error."""
         try:
             ready = await self._session.open()
         except SessionClosed as error:
@@ -262,21 +261,35 @@ class _Ends:
 
         return await forward_port(self._session, ready, _say)
 
-    async def _finish(self, ended: SessionClosed | None) -> SessionClosed:
+    def say_last(self, ended: Error) -> None:
+        """Say why the session has ended: of a shell what it has not said itself."""
         if self._shell is not None:
-            error = await self._shell.finish(ended)
-            if not isinstance(error, SessionClosed):
-                raise error
-            return error
+            from .execute import LOST_MEANWHILE
+            from .session import INCOMPLETE
+
+            if isinstance(ended, SessionClosed) and ended.reason == INCOMPLETE:
+                write(sys.stderr, INCOMPLETE)
+            elif self._shell.may_lack_output:
+                write(sys.stderr, LOST_MEANWHILE)
+        elif self._pair is None or not (self._stop.is_set() or ended is _ORDERLY):
+            _say(_last_words(self._call.session_id, ended))
+
+    async def _finish(self, ended: SessionClosed | None) -> Error:
+        if self._shell is not None:
+            return await self._shell.finish(ended)
         if self._pair is not None:
             try:
                 await self._pair.wait()
                 self._pair.status()
             except Error as error:
-                return SessionClosed("", output=getattr(error, "output", "") or str(error))
+                return error
             finally:
                 await self._pair.close()
-        return SessionClosed("")
+        return _ORDERLY
+
+    def _farewell(self, ended: Error) -> str:
+        """The last line of a shell's output, which waits for its reader as all of it does."""
+        return _last_words(self._call.session_id, ended) + "\n"
 
 
 async def _trusted_url(client: Client, call: _Call) -> str:
@@ -288,14 +301,13 @@ async def _trusted_url(client: Client, call: _Call) -> str:
         raise
 
 
-def _last_words(session_id: str, ended: SessionClosed) -> str:
+def _last_words(session_id: str, ended: Error) -> str:
     from .session import TIMED_OUT
 
-    if ended.output:
-        return f"\n\nSessionId: {session_id} : {ended.output}\n"
-    if not ended.reason:
-        return ""  # of a raw stream
-    if ended.reason == TIMED_OUT:
+    output = ended.output if isinstance(ended, SessionClosed) else str(ended)
+    if output:
+        return f"\n\nSessionId: {session_id} : {output}\n"
+    if str(ended) == TIMED_OUT:
         return f"Session: {session_id} timed out."
     return _EXITING.format(session_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from .errors import REFUSED, ListenError, SessionClosed, UsageError
+from .errors import REFUSED, Error, ListenError, UsageError
 from .events import Connected, Disconnected, Event
 from .forward import Listener
 from .protocol.events import SessionReady
@@ -18,8 +18,8 @@ _REFUSED = "\nConnection to destination port failed, check SSM Agent logs."
 Say = Callable[[str], None]
 
 
-async def forward_port(session: Session, ready: SessionReady, say: Say) -> SessionClosed:
-    """Listen for connections to a port session until it ends. Raises Error."""
+async def forward_port(session: Session, ready: SessionReady, say: Say) -> Error:
+    """Listen for connections to a port session until it ends; why it did. Raises Error."""
     if ready.customer_message:
         say(ready.customer_message)
     properties = ready.properties
@@ -30,13 +30,10 @@ async def forward_port(session: Session, ready: SessionReady, say: Say) -> Sessi
     )
     try:
         await _listen(listener, properties, session, say)
-        ended = await session.wait_ended()
+        return await session.wait_ended()
     finally:
         listener.close()
         await listener.wait_closed(0)
-    if not isinstance(ended, SessionClosed):
-        raise ended
-    return ended
 
 
 async def _listen(

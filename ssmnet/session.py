@@ -26,6 +26,7 @@ from .errors import (
     Error,
     HandshakeError,
     LocalProtocolError,
+    RemoteProtocolError,
     SessionClosed,
     UsageError,
     one_line,
@@ -50,6 +51,8 @@ DRAIN_TIMEOUT = 5.0
 PROBE_TIMEOUT = 15.0
 # A gateway that does not like our token closes the WebSocket within this time.
 SETTLING_TIME = 1.0
+# So many WebSockets in a row may bring what can't be read, and nothing else that was missing.
+MAX_BROKEN = 3
 # The agent waits 15 s for what needs the key.
 DATA_KEY_TIMEOUT = 12.0
 # The reason of a session that the far end has closed, which says why in ``output`` or not at all.
@@ -116,6 +119,8 @@ class Session:
         self._resumption = Resumption(random.random, timeout=resume_timeout)
         self._resuming: asyncio.Task[None] | None = None
         self._last_websocket: MessageSocket | None = None
+        self._broken = 0, 0  # messages received, and WebSockets broken since
+        self._terminating: asyncio.Task[None] | None = None
         self._getting_key: asyncio.Task[None] | None = None
         self.on_ready: Callable[[SessionReady], None] = lambda _: None
         self.on_unused: Callable[[Session], None] = lambda _: None
@@ -264,7 +269,10 @@ class Session:
                 await asyncio.wait((self._ended,), timeout=TERMINATE_TIMEOUT)
         self._end(SessionClosed("closed"))
         if not self._over:
-            await self._terminate()
+            self._over = True
+            self._terminating = self._loop.create_task(self._terminate())
+        if self._terminating is not None:
+            await asyncio.shield(self._terminating)
         if self._last_websocket is not None:
             await self._last_websocket.wait_closed()
 
@@ -290,7 +298,7 @@ class Session:
                     self._end(HandshakeError(f"the session cannot begin: {one_line(error)}"))
             case DataKeyNeeded():
                 self._getting_key = self._loop.create_task(self._get_data_key(event))
-            case ExitCode():
+            case ExitCode() if self.exit_code is None:
                 self.exit_code = event.code
                 self.on_exit_code(event.code)
             case ChannelEnded():
@@ -302,10 +310,13 @@ class Session:
         """The session can't go on."""
         self._end(error)
 
-    def websocket_lost(self, reason: str) -> None:
+    def websocket_lost(self, reason: str, *, broken: bool = False) -> None:
         """The WebSocket is gone; the session may not be."""
         logger.info("session %s: WebSocket lost: %s", self.session_id, reason)
         if self._ended.done():
+            return
+        if broken and self._breaks_again():
+            self._end(RemoteProtocolError(f"{reason}, again and again"))
             return
         if is_presigned(self._stream_url):
             # Whoever made it has the credentials, and does not share them.
@@ -317,6 +328,14 @@ class Session:
             heard = self._driver.heard.is_set()
             delay = self._resumption.lost(heard=heard, now=self._clock())
             self._resuming = self._loop.create_task(self._resume(delay))
+
+    def _breaks_again(self) -> bool:
+        """Whether the far end has sent what can't be read so often that it is no accident."""
+        received = self._driver.channel.received
+        known, self._broken = self._broken, (received, 1)
+        if known[0] == received:
+            self._broken = received, known[1] + 1
+        return self._broken[1] >= MAX_BROKEN
 
     def streams_gone(self) -> None:
         """The last stream is closed."""
@@ -427,7 +446,6 @@ class Session:
             self._end(HandshakeError(f"cannot get a data key: {type(error).__name__}"))
 
     async def _terminate(self) -> None:
-        self._over = True
         try:
             async with asyncio.timeout(TERMINATE_CALL_TIMEOUT):
                 await self._access.terminate_session(self.session_id)

@@ -18,7 +18,7 @@ from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
 from .screen import Screen
-from .session import CLOSED, Session
+from .session import CLOSED, INCOMPLETE, Session
 from .shell_ends import Far, Near
 from .signals import INTERRUPT, take_keys
 
@@ -34,6 +34,8 @@ QUIET_TIMEOUT = 300.0
 # the remote's terminal echoes it says nothing.
 INTERRUPT_TIMEOUT = 1.0
 INTERRUPT_ECHO = b"^C"
+# How long an agent may take to begin a command, in seconds.
+COMMAND_BEGINS = 1.0
 # How long a command's session may go on in silence after the command has ended, in seconds.
 EXIT_TIMEOUT = 10.0
 # How long what has come may take to be read when the session is left, in seconds.
@@ -67,7 +69,8 @@ class Shell:
     ``~.`` and the like in what is typed on a terminal. ``greet`` is told the session's message for
     the user. ``decode`` gets the remote's output and returns what it means. ``quiet_timeout``
     bounds, in seconds, how long the remote may say nothing after the end of an input that is no
-    terminal. ``stop`` ends it all.
+    terminal. ``farewell`` is told why it has ended, and gives the last line of the output. ``stop``
+    ends it all.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class Shell:
         greet: Callable[[str], None] = lambda _: None,
         decode: Callable[[bytes], bytes] | None = None,
         quiet_timeout: float = QUIET_TIMEOUT,
+        farewell: Callable[[Error], str] = lambda _: "",
     ) -> None:
         self._session = session
         self._stop = stop
         self._greet = greet
         self._decode = decode
         self._quiet_timeout = quiet_timeout
+        self._farewell = farewell
         self._loop = asyncio.get_running_loop()
         self._has_terminal = terminal.is_terminal()
         self._escapes = Escapes() if escapes and self._has_terminal else None
@@ -98,7 +103,8 @@ class Shell:
         self.interrupted = False
         """Whether the remote was sent a ^C."""
         self._answered = True
-        self._interrupted_at = self._heard_at = self._loop.time()
+        self._interrupted_at = self._heard_at = self._connected_at = self._loop.time()
+        self._has_said = False
         self._interruptions = 0
         self._is_whole = True
         self._leaving = asyncio.Event()
@@ -107,9 +113,13 @@ class Shell:
         self._undo = contextlib.ExitStack()
 
     @property
-    def was_cut(self) -> bool:
-        """Whether the session lost its WebSocket meanwhile."""
-        return self._far.interruptions != self._interruptions
+    def may_lack_output(self) -> bool:
+        """Whether a command's session lost its WebSocket meanwhile.
+
+        The agent drops what such a command says while we are away, and tells nobody.
+        """
+        cut = self._far.interruptions != self._interruptions
+        return cut and self.session_type == SessionType.NON_INTERACTIVE_COMMANDS
 
     async def run(self) -> Error:
         """Open the session, carry it to its end and return why it ended. It is closed then.
@@ -157,15 +167,19 @@ class Shell:
             try:
                 await finish(self._session.close(drain=0.0))
                 is_over = ended is not None or not isinstance(self._left, Left)
+                ended = self._reason(ended)
+                self._near.write(self._farewell(ended).encode(errors="replace"))
                 await self._flush(None if is_over else LEAVE_TIMEOUT)
             finally:
                 self._abort()
-        if self._leaving.is_set():
+        return ended
+
+    def _reason(self, ended: Error | None) -> Error:
+        if ended is None or self._leaving.is_set():
             return self._left
         if isinstance(ended, SessionClosed) and ended.reason == CLOSED and not self._is_whole:
-            lost = "the session was closed before all of its output had come"
-            return SessionClosed(lost, output=ended.output)
-        return ended or self._left
+            return SessionClosed(INCOMPLETE, output=ended.output)
+        return ended
 
     # What happens at this end.
 
@@ -173,7 +187,7 @@ class Shell:
         """A stream is open, so that what is typed can be sent."""
         if far is not self._far or far.transport is None:
             return
-        self._heard_at = self._loop.time()
+        self._heard_at = self._connected_at = self._loop.time()
         self._interruptions = far.interruptions
         if not self._has_input:
             return
@@ -192,6 +206,7 @@ class Shell:
     def heard(self, far: Far, near: Near, data: bytes) -> None:
         """The remote says this."""
         self._heard_at = self._loop.time()
+        self._has_said = True
         self._answered = self._answered or data.strip() != INTERRUPT_ECHO
         if self._leaving.is_set():
             return
@@ -243,7 +258,12 @@ class Shell:
             return
         if key == INTERRUPT:
             self._interrupt()
-        self._far.write(key)
+        if self._has_input or self._has_said:
+            self._far.write(key)
+        else:
+            # An agent that gets a key before it has begun the command hears nothing any more.
+            begun_at = self._connected_at + COMMAND_BEGINS
+            self._loop.call_at(max(begun_at, self._loop.time()), self._far.write, key)
 
     def leave(self, reason: str, status: int = LEFT) -> None:
         """End the session from here."""

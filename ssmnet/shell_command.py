@@ -187,6 +187,7 @@ def _run_session(
     failed: int = 1,
 ) -> int:
     """Start a session and have ``run`` carry it; the exit status, ``failed`` after an error."""
+    from .execute import NON_INTERACTIVE_DOCUMENT
     from .runner import unless
     from .target import start_session
 
@@ -194,13 +195,13 @@ def _run_session(
         async with reach(*where) as (client, target):
             session = await unless(
                 stop,
-                start_session(  # noqa: S604 - no process is started
+                start_session(
                     client,
                     target,
                     document=what.document,
                     parameters=what.parameters,
                     reason=what.reason,
-                    shell=True,
+                    shell=what.document != NON_INTERACTIVE_DOCUMENT,
                     keep_alive=what.keep_alive,
                 ),
             )

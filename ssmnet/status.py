@@ -93,8 +93,11 @@ class JsonPrinter:
 
 
 def tell(text: str) -> None:
-    """Print a line for people. That they read no more is no reason to end."""
-    write(sys.stderr, text.replace("\n", " "))
+    """Print a line for people. That they read no more is no reason to end.
+
+    What the far end says may be in it, so nothing goes to the terminal that could control it.
+    """
+    write(sys.stderr, "".join(c if c.isprintable() else " " for c in text))
 
 
 def warn(text: str) -> None:

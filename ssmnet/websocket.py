@@ -55,7 +55,11 @@ _MESSAGE = _WHOLE << 8 | 126
 
 
 class _WebSocketEnd(Exception):
-    """The far end has closed the WebSocket, or broken its rules."""
+    """The far end has closed the WebSocket."""
+
+
+class _RuleBroken(_WebSocketEnd):
+    """The far end has broken its rules."""
 
 
 class _EarlyBytes:
@@ -188,19 +192,19 @@ class WebSocket(asyncio.Protocol):
             data = b"".join(self._parts)
             self._parts.clear()
         messages: list[bytes] = []
-        failure = ""
+        end: _WebSocketEnd | None = None
         try:
             used = self._receive_frames(data, messages)
             if used < len(data):
                 self._parts.append(data[used:])
                 self._parts_size = len(data) - used
-        except _WebSocketEnd as end:
-            failure = str(end)
+        except _WebSocketEnd as seen:
+            end = seen
         if messages:
             self._handler.messages_received(messages)
         # What came before the end counts: often it says why.
-        if failure:
-            self._fail(failure)
+        if end is not None:
+            self._fail(str(end), broken=isinstance(end, _RuleBroken))
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
@@ -256,14 +260,14 @@ class WebSocket(asyncio.Protocol):
         start = position + 2
         if length >= 126:
             if length > 127:
-                raise _WebSocketEnd("the gateway sent a masked frame")
+                raise _RuleBroken("the gateway sent a masked frame")
             start += 2 if length == 126 else 8
             if start > len(data):
                 self._needed = start - position
                 return 0
             length = int.from_bytes(data[position + 2 : start])
             if length > MAX_MESSAGE_SIZE:
-                raise _WebSocketEnd("the gateway sent a message that is too large")
+                raise _RuleBroken("the gateway sent a message that is too large")
         stop = start + length
         if stop > len(data):
             self._needed = stop - position
@@ -279,13 +283,13 @@ class WebSocket(asyncio.Protocol):
         """A frame that is not a whole binary message."""
         opcode, final = first & 0x0F, bool(first & _FIN)
         if first & 0x70:
-            raise _WebSocketEnd("the gateway sent a frame with reserved bits")
+            raise _RuleBroken("the gateway sent a frame with reserved bits")
         if opcode >= _CLOSE:
             if not final or len(payload) > 125:
-                raise _WebSocketEnd("the gateway sent a fragmented or long control frame")
+                raise _RuleBroken("the gateway sent a fragmented or long control frame")
             self._receive_control(opcode, payload)
         elif opcode > _BINARY or (opcode == _CONTINUATION) == (self._fragments is None):
-            raise _WebSocketEnd("the gateway sent a frame out of its turn")
+            raise _RuleBroken("the gateway sent a frame out of its turn")
         else:
             self._receive_fragment(opcode, payload, final, messages)
 
@@ -299,7 +303,7 @@ class WebSocket(asyncio.Protocol):
         # Each one counts for more than its bytes: empty ones must not go on for ever.
         self._fragments_size += len(payload) + 64
         if self._fragments_size > MAX_MESSAGE_SIZE:
-            raise _WebSocketEnd("the gateway sent a message that is too large")
+            raise _RuleBroken("the gateway sent a message that is too large")
         if final:
             message = b"".join(self._fragments)
             self._fragments = None
@@ -318,17 +322,17 @@ class WebSocket(asyncio.Protocol):
                 f"the gateway closed the WebSocket with code {code} {text}".rstrip()
             )
         if opcode > _PONG:
-            raise _WebSocketEnd("the gateway sent a frame of an unknown kind")
+            raise _RuleBroken("the gateway sent a frame of an unknown kind")
 
     def _write_frame(self, opcode: int, payload: bytes) -> None:
         if not self._closing:
             self._transport.write(b"".join(_frame(opcode, payload)))
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, broken: bool = False) -> None:
         """Give the connection up and tell the handler."""
         if not self._closing:
             self._end()
-            self._handler.connection_lost(reason)
+            self._handler.connection_lost(reason, broken=broken)
 
     def _end(self) -> None:
         """Take in nothing more, and close when what was written is out."""

@@ -122,12 +122,15 @@ class DataChannel:
         """
         if self._opened:
             self._sender.restart(now)
-        else:
-            self._opening.start(now)
+        self._opening.connected(now)
         self._opened = True
         self._paused = False
         first = OpenDataChannel("1.0", request_id, token, self._client_id, CLIENT_VERSION)
         return msgspec.json.encode(first).decode()
+
+    def interrupted(self) -> None:
+        """The WebSocket is lost."""
+        self._opening.interrupted()
 
     def receive_message(self, data: Buffer) -> None:
         """Take in one binary message, which must not change afterwards."""
@@ -404,8 +407,9 @@ class DataChannel:
         except RemoteProtocolError:
             self.invalid_messages += 1
         else:
+            if not self.closed:
+                self._ended = ChannelEnded(output)
             self.closed = True
-            self._ended = ChannelEnded(output)
 
     def _process(self, message: AgentMessage) -> bool:
         """Take the next message of the agent's stream, unless there is nobody to take it yet."""
@@ -447,7 +451,7 @@ class DataChannel:
         except RemoteProtocolError:
             self.invalid_messages += 1
             return
-        if flag == Flag.CONNECT_TO_PORT_ERROR and self.port is not None:
+        if flag == Flag.CONNECT_TO_PORT_ERROR and self.port and self.handshake.is_port:
             self.port.connect_failed()
 
     def _begin(self) -> None:

@@ -133,6 +133,8 @@ class Handshake:
         """Read a HandshakeComplete. Raises HandshakeError."""
         if not self.session_type:
             raise HandshakeError("the agent ended the handshake without naming a session type")
+        if any(action.action_status == ActionStatus.FAILED for action in self._processed):
+            raise HandshakeError("the agent goes on though we could not do what it had asked for")
         self.customer_message = _decode(payload, _Complete).customer_message or ""
 
     def assume_shell(self) -> None:

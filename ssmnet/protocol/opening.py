@@ -63,17 +63,25 @@ class Opening:
         self._settled_due: float | None = None
         self._ready = False
         self._challenged = False
+        self._assumed = False  # without a word of it, to be a shell
         self.handshake = Handshake()
         self.encryption: Encryption | None = None
         self.flowing = False
         """Whether the agent takes data."""
 
-    def start(self, now: float) -> None:
-        """The first WebSocket is open. There is one deadline for all of them: a gateway that closes
-        each ends the session, too."""
-        self._deadline = now + self._timeout
-        if self._may_be_shell:
+    def connected(self, now: float) -> None:
+        """A WebSocket is open. There is one deadline for all of them: a gateway that closes each
+        ends the session, too."""
+        if self._ready:
+            return
+        if self._deadline is None:
+            self._deadline = now + self._timeout
+        if self._may_be_shell and not self.handshake.requested:
             self._probe_due = now + PROBE_AFTER
+
+    def interrupted(self) -> None:
+        """The WebSocket is lost. What was to come over it says nothing by its absence."""
+        self._stop_probing()
 
     def receive(self, payload_type: int, payload: Buffer) -> bool:
         """Take a message of the handshake; False for one that is none, or not of use now.
@@ -81,11 +89,17 @@ class Opening:
         Raises HandshakeError.
         """
         if self._ready:
+            if self._assumed and payload_type == PayloadType.HANDSHAKE_REQUEST:
+                # What was typed meanwhile may have gone out in clear.
+                raise HandshakeError("the agent began its handshake too late: try again")
             return False
         match payload_type:
             case PayloadType.HANDSHAKE_REQUEST if not self.handshake.requested:
                 self._receive_request(payload)
             case PayloadType.ENC_CHALLENGE_REQUEST if self.encryption is not None:
+                if self._challenged:
+                    # Each answer turns what the agent encrypts into what it takes from us.
+                    raise HandshakeError("the agent repeats its encryption challenge")
                 self._send(PayloadType.ENC_CHALLENGE_RESPONSE, self.encryption.answer(payload))
                 self._challenged = True
             case PayloadType.HANDSHAKE_COMPLETE:
@@ -130,6 +144,7 @@ class Opening:
             self._probe_due = None
             self._probe = self._send_probe()
         if self._shell_due is not None and now >= self._shell_due:
+            self._assumed = True
             self._begin_shell()
             self.flowing = True
         if self._settled_due is not None and now >= self._settled_due:

@@ -179,7 +179,7 @@ class Recorder:
     def resume_writing(self) -> None:
         self._note("resume writing")
 
-    def connection_lost(self, reason: str) -> None:
+    def connection_lost(self, reason: str, *, broken: bool = False) -> None:
         self._note(f"lost: {reason}")
 
     @property

@@ -711,3 +711,76 @@ def test_a_data_key_does_not_show_itself() -> None:
     key = DataKey(b"plain" * 12, b"encrypted")
     assert "plain" not in f"{key} {key!r}"
     assert key.__rich_repr__() == []
+
+
+# What the far end should not do, and what we do at the end.
+
+
+async def test_a_gateway_that_sends_what_can_not_be_read_is_not_asked_for_ever() -> None:
+    async with begun() as it:
+        it.access.resumable = True
+        for _ in range(session_module.MAX_BROKEN):
+            it.agent.peer.send(b"\xff\x00")
+            if it.access.resumed < session_module.MAX_BROKEN - 1:
+                await it.agent.take()
+        ended = await it.over()
+        assert isinstance(ended, RemoteProtocolError)
+        assert "again and again" in str(ended)
+    assert it.access.resumed == session_module.MAX_BROKEN - 1
+
+
+async def test_one_that_does_so_now_and_then_is() -> None:
+    async with begun(b"0") as it:
+        it.access.resumable = True
+        for number in range(1, 2 * session_module.MAX_BROKEN):
+            it.agent.peer.send(it.agent.output(b"%d" % number))
+            await it.reader.until(lambda: len(it.reader.data) > number)
+            it.agent.peer.send(b"\xff\x00")
+            await it.agent.take()
+        assert it.session.ended is None
+        assert it.reader.data == b"012345"
+
+
+async def test_only_the_first_end_and_the_first_exit_code_count() -> None:
+    async with pair(apart=True) as it:
+        begins = asyncio.ensure_future(it.session.open())
+        await shake_hands(it, request())
+        agent = it.agent
+        begun = complete(agent)
+        codes = [agent.output(b"EXIT_CODE: %d" % code, EXIT_CODE) for code in (7, 8)]
+        ends = [agent.channel_closed(reason) for reason in ("first", "second")]
+        agent.peer.send(begun, *codes, *ends)
+        with pytest.raises(SessionClosed) as ended:
+            await begins
+        assert ended.value.output == "first"
+        assert (it.session.exit_code, it.codes) == (7, [7])
+
+
+async def test_a_shell_has_no_port_that_could_refuse() -> None:
+    async with begun() as it:
+        refused = (3).to_bytes(4)
+        it.agent.peer.send(it.agent.output(refused, wire.FLAG), it.agent.output(b"on"))
+        await it.reader.until(lambda: it.reader.data == b"$ on")
+        assert not it.reader.lost.is_set()
+
+
+async def test_whoever_closes_it_waits_for_aws() -> None:
+    """Two may: the one who is first is cancelled when the other is done."""
+    asked, told = asyncio.Event(), asyncio.Event()
+
+    async def terminate(session_id: str) -> None:
+        asked.set()
+        await told.wait()
+        it.access.terminated += 1
+
+    async with begun() as it:
+        it.access.terminate_session = terminate  # type: ignore[method-assign]
+        first = asyncio.ensure_future(it.session.close(drain=0.0))
+        await asked.wait()
+        second = asyncio.ensure_future(it.session.close(drain=0.0))
+        first.cancel()
+        await asyncio.wait((first,))
+        assert not second.done()
+        told.set()
+        await second
+        assert it.access.terminated == 1

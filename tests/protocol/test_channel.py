@@ -831,16 +831,16 @@ def test_a_session_that_is_cut_while_it_begins_loses_nothing(kind: str, cut: flo
     conversation.run(conversation.now + cut)
     conversation.cut()
     conversation.reconnect()
-    conversation.run(4.0)
+    conversation.run(6.0)
     stream = open_stream(conversation.channel)
     data = bytes(range(256)) * 8
     stream.write(data)
-    far_end.output(data, 4.0)
+    far_end.output(data, 6.0)
     conversation.flush()
-    conversation.run(4.0 + cut / 3)
+    conversation.run(6.0 + cut / 3)
     conversation.cut()
     conversation.reconnect()
-    conversation.run(7.0)
+    conversation.run(9.0)
     assert far_end.thrown_away == []
     assert far_end.input == data
     assert conversation.received == {stream: said + data}

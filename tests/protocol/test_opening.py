@@ -46,7 +46,7 @@ class Session:
             shell=shell,
             timeout=timeout,
         )
-        self.opening.start(0.0)
+        self.opening.connected(0.0)
 
     def _probe(self) -> int:
         self.probes += 1
@@ -278,6 +278,39 @@ def test_a_handshake_after_the_question_has_the_last_word(answered: bool) -> Non
     assert session.begun == ["NonInteractiveCommands"]
 
 
+def test_a_handshake_that_begins_after_all_that_ends_the_session() -> None:
+    session = Session(shell=True)
+    session.opening.handle_timer(PROBE_AFTER)
+    session.opening.burst_ended(PROBE + 1, PROBE_AFTER)
+    session.opening.handle_timer(PROBE_AFTER + ASSUME_SHELL_AFTER)
+    assert session.begun == ["Standard_Stream"]
+    with pytest.raises(HandshakeError, match="too late"):
+        session.receive(REQUEST, request("Standard_Stream", key_id="key"))
+    assert session.needed == []
+
+
+def test_nothing_is_concluded_from_silence_without_a_websocket() -> None:
+    session = Session(shell=True)
+    opening = session.opening
+    opening.handle_timer(PROBE_AFTER)
+    opening.burst_ended(PROBE + 1, PROBE_AFTER)
+    opening.interrupted()
+    assert opening.get_timer() == HANDSHAKE_TIMEOUT
+    opening.handle_timer(PROBE_AFTER + ASSUME_SHELL_AFTER)
+    assert session.begun == []
+    opening.connected(10.0)
+    assert opening.get_timer() == 10.0 + PROBE_AFTER
+    opening.handle_timer(10.0 + PROBE_AFTER)
+    assert session.probes == 2
+
+
+def test_a_new_websocket_is_no_news_to_a_session_that_has_begun() -> None:
+    session = Session(shell=True)
+    session.opening.output_came()
+    session.opening.connected(1.0)
+    assert session.opening.get_timer() is None
+
+
 def test_a_handshake_is_not_asked_after() -> None:
     session = Session(shell=True)
     session.receive(REQUEST, request("Standard_Stream"))
@@ -373,6 +406,17 @@ def test_a_challenge_of_another_key() -> None:
     assert len(session.sent) == 1
 
 
+def test_a_second_challenge_is_not_answered() -> None:
+    """Who can have anything encrypted anew can have us say anything to the agent."""
+    session = Session()
+    session.receive(REQUEST, request(key_id="key"))
+    session.opening.data_key_received(DATA_KEY, ENCRYPTED_KEY)
+    assert session.receive(CHALLENGE_REQUEST, challenge(agents_cipher()))
+    with pytest.raises(HandshakeError, match="repeats"):
+        session.receive(CHALLENGE_REQUEST, challenge(agents_cipher()))
+    assert [kind for kind, _ in session.sent] == [RESPONSE, CHALLENGE_RESPONSE]
+
+
 def test_a_handshake_that_is_complete_without_its_challenge() -> None:
     session, _ = encrypted()
     with pytest.raises(HandshakeError, match="asked for encryption and did not begin it"):
@@ -395,6 +439,19 @@ def test_a_challenge_where_nothing_is_encrypted_is_of_no_use() -> None:
     assert not session.receive(CHALLENGE_REQUEST, challenge(agents_cipher()))
     session.receive(COMPLETE)
     assert session.begun == ["Port"]
+
+
+def test_a_handshake_that_goes_on_without_what_we_refused() -> None:
+    session = Session()
+    actions = [
+        {"ActionType": "SessionType", "ActionParameters": {"SessionType": "Standard_Stream"}},
+        {"ActionType": "KMSEncryption", "ActionParameters": {}},
+    ]
+    session.receive(REQUEST, {"AgentVersion": "3.3.0.0", "RequestedClientActions": actions})
+    assert session.statuses == [1, 2]
+    with pytest.raises(HandshakeError, match="could not do"):
+        session.receive(COMPLETE)
+    assert session.begun == []
 
 
 def test_encryption_without_a_key_s_name_is_refused() -> None:
@@ -454,7 +511,8 @@ def test_whatever_the_order_it_begins_once_and_never_in_the_clear(
                     opening.burst_ended(step, now)
             asked = asked or bool(session.needed)
     except HandshakeError:
-        assert session.begun == []
+        # One that is taken for a shell, and begins a handshake after that, is ended.
+        assert session.begun == [] or (shell and session.begun == ["Standard_Stream"])
         return
     assert len(session.begun) <= 1
     assert len(session.needed) <= 1
