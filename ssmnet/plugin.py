@@ -42,6 +42,7 @@ _INSTALLED = (
 )
 _UNKNOWN = "\nUnknown operation {}. \nUse session-manager-plugin --version to check the version.\n"
 _STARTING = "\nStarting session with SessionId: {}"
+_RAW = "AWS-StartSSHSession"
 # Documents whose sessions have no raw stream. What others may have shows when they begin.
 _NEVER_RAW = (
     "SSM-SessionManagerRunShell",
@@ -69,6 +70,9 @@ class _Call(NamedTuple):
     endpoint_url: str
     target: str
     document: str
+
+    def __repr__(self) -> str:
+        return f"_Call(session_id={self.session_id!r})"
 
     @property
     def may_be_raw(self) -> bool:
@@ -103,7 +107,10 @@ def _start_session(arguments: list[str]) -> bool:
     hold_signals()
     try:
         call = _read_call(arguments)
-        if not call.may_be_raw:
+        if call.document == _RAW:
+            # The caller's data goes to standard output, and nothing else.
+            sys.stdout = sys.stderr
+        elif not call.may_be_raw:
             _say(_STARTING.format(call.session_id))
         # Here, because run() is the end of the imports.
         from . import aws, plugin_port  # noqa: F401
@@ -180,13 +187,16 @@ async def _run(call: _Call, stop: asyncio.Event) -> bool:
     take_signals(stop)
     watch_parent(stop.set)
     try:
-        return isinstance(await _carry(call, stop), SessionClosed)
+        return await _carry(call, stop)
     finally:
         ignore_signals()
 
 
-async def _carry(call: _Call, stop: asyncio.Event) -> Error:
-    """Open the session, carry it to its end, and say and return why it ended. Raises Error."""
+async def _carry(call: _Call, stop: asyncio.Event) -> bool:
+    """Open the session, carry it to its end and say why it ended; whether no fault did.
+
+    Raises Error.
+    """
     from .aws import Client, StartedSession
     from .runner import finish, unless
     from .session import Session
@@ -212,7 +222,7 @@ async def _carry(call: _Call, stop: asyncio.Event) -> Error:
             _say("Terminate signal received, exiting.")
         await finish(session.close())
     ends.say_last(ended)
-    return ended
+    return ends.is_good(ended)
 
 
 class _Ends:
@@ -235,7 +245,6 @@ class _Ends:
         if ready.session_type == "Port" and ready.properties.get("type") != "LocalPortForwarding":
             from .ssh_proxy import Pair
 
-            # The caller's data goes to standard output, and nothing else.
             sys.stdout = sys.stderr
             self._pair = Pair(self._session)
             self._pair.begin(ready)
@@ -273,6 +282,14 @@ class _Ends:
                 write(sys.stderr, LOST_MEANWHILE)
         elif self._pair is None or not (self._stop.is_set() or ended is _ORDERLY):
             _say(_last_words(self._call.session_id, ended))
+
+    def is_good(self, ended: Error) -> bool:
+        """Whether no fault has ended the session: a raw stream cut off must not look whole."""
+        from .session import CLOSED
+
+        if not isinstance(ended, SessionClosed):
+            return False
+        return self._pair is None or self._stop.is_set() or ended.reason in ("", CLOSED)
 
     async def _finish(self, ended: SessionClosed | None) -> Error:
         if self._shell is not None:

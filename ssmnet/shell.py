@@ -298,11 +298,11 @@ class Shell:
         return [self._near, self._near_errors] if self._near_errors else [self._near]
 
     def _quiet_for(self) -> float:
-        """Seconds without a word from the remote, though there is a reader."""
-        if any(near.is_full for near in self._outputs):
-            return 0.0
-        taken_at = max(near.taken_at for near in self._outputs)
-        return self._loop.time() - max(self._heard_at, taken_at)
+        """Seconds without a word from the remote, with all that it had said before read."""
+        now = self._loop.time()
+        if any(near.unread for near in self._outputs):
+            self._heard_at = now
+        return now - self._heard_at
 
     def _exited(self, _: int) -> None:
         """The command has ended."""

@@ -23,7 +23,7 @@ from .command import (
 )
 from .duration import parse_duration
 from .errors import Error, UsageError
-from .status import tell, tell_traceback
+from .status import TellLongInterruptions, tell, tell_traceback
 
 if TYPE_CHECKING:
     import asyncio
@@ -203,6 +203,7 @@ def _run_session(
                     reason=what.reason,
                     shell=what.document != NON_INTERACTIVE_DOCUMENT,
                     keep_alive=what.keep_alive,
+                    on_event=TellLongInterruptions(),
                 ),
             )
             if session is None:

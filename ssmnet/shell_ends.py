@@ -42,7 +42,6 @@ class Near(asyncio.Protocol):
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._loop = asyncio.get_running_loop()
         self._stdio: Stdio | None = None
         self._input_closed = False
         self.source: asyncio.Transport | None = None
@@ -50,10 +49,11 @@ class Near(asyncio.Protocol):
         self.lost = asyncio.Event()
         """That there is nobody to write to, or nothing left to be written."""
         self.lost.set()
-        self.is_full = False
-        """Whether the reader has to take something before there can be more."""
-        self.taken_at = 0.0
-        """When it took what it had left before."""
+
+    @property
+    def unread(self) -> int:
+        """How many bytes its reader has not taken."""
+        return 0 if self._stdio is None else self._stdio.get_write_buffer_size()
 
     def open(self, source: int | None, sink: int) -> None:
         """Take these descriptors. Nothing is read before ``resume_reading``. Raises Error."""
@@ -76,21 +76,17 @@ class Near(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The reader is slow."""
-        self.is_full = True
         if self.source is not None:
             self.source.pause_reading()
 
     def resume_writing(self) -> None:
         """The reader takes more again."""
-        self.is_full = False
-        self.taken_at = self._loop.time()
         if self.source is not None:
             self.source.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The reader is gone, or has all."""
         self._stdio = None
-        self.is_full = False
         self.lost.set()
         if exc is not None:
             self._front.output_lost(exc)

@@ -16,6 +16,7 @@ from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
 from .session import DRAIN_TIMEOUT, Session
+from .status import TellLongInterruptions
 from .stdio import Stdio, open_stdio
 from .target import start_session
 
@@ -54,6 +55,7 @@ async def run_ssh_proxy(
             parameters={"portNumber": [str(port)]} | dict(parameters or {}),
             reason=reason,
             keep_alive=keep_alive,
+            on_event=TellLongInterruptions(),
         ),
     )
     if session is None:

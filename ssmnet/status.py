@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Events kept for a reader that is slow. 500 connections at once are more than a pipe holds.
 MAX_WAITING = 10_000
+# Seconds. Most interruptions are shorter, and nobody's concern.
+TELL_AFTER = 5.0
 
 
 class Output(StrEnum):
@@ -103,6 +105,37 @@ def tell(text: str) -> None:
 def warn(text: str) -> None:
     """Print a line about what may surprise."""
     tell(f"warning: {text}")
+
+
+class TellLongInterruptions:
+    """Tells of an interruption of a session that lasts, and of its end; of others nothing."""
+
+    def __init__(self) -> None:
+        from asyncio import get_running_loop
+
+        self._loop = get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._told = False
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the session."""
+        if isinstance(event, Resuming):
+            self._forget()
+            delay = 0.0 if self._told else TELL_AFTER
+            self._timer = self._loop.call_later(delay, self._tell, event)
+        elif isinstance(event, Resumed):
+            self._forget()
+            if self._told:
+                _print_text(event)
+            self._told = False
+
+    def _tell(self, event: Resuming) -> None:
+        self._told = True
+        _print_text(event)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def tell_traceback(error: BaseException) -> None:

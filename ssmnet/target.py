@@ -16,6 +16,8 @@ from .session import Session
 PORT_DOCUMENT = "AWS-StartPortForwardingSession"
 # How long a start that is not wanted any more is waited for, so that it can be undone.
 UNDO_TIMEOUT = 3.0
+# How long one interruption of a session may last that no other can take the place of.
+RESUME_TIMEOUT = 600.0
 REMOTE_HOST_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
 
 
@@ -70,7 +72,7 @@ async def start_session(
     parameters: Mapping[str, Sequence[str]] | None = None,
     reason: str | None = None,
     shell: bool = False,
-    resume_timeout: float | None = None,
+    resume_timeout: float | None = RESUME_TIMEOUT,
     keep_alive: float | None = None,
     stall_timeout: float = STALL_TIMEOUT,
     on_event: Callable[[Event], None] = lambda _: None,

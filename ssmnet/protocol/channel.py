@@ -340,7 +340,11 @@ class DataChannel:
         return max(unacknowledged, 0.0 if self._gap_since is None else now - self._gap_since)
 
     def _send_size(self, now: float) -> None:
-        self._send_control(PayloadType.SIZE, encode_size(*self._size))
+        size = PayloadType.SIZE, encode_size(*self._size)
+        if self._control and self._control[-1][0] == PayloadType.SIZE:
+            self._control[-1] = size  # nobody has seen the one before
+        else:
+            self._control.append(size)
         if self._keep_alive is not None:
             self._size_due = now + self._keep_alive
 

@@ -152,7 +152,12 @@ def variable(name: str, value: str) -> Iterator[None]:
 def no_session() -> Iterator[list[object]]:
     """Sessions only note that they have begun."""
     begun: list[object] = []
-    run, runner.run = runner.run, lambda main: begun.append(main) is None  # type: ignore[assignment]
+
+    def begin(main: object) -> bool:
+        begun.append(main)
+        return True
+
+    run, runner.run = runner.run, begin  # type: ignore[assignment]
     try:
         with signals_as_they_were():
             yield begun

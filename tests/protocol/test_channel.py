@@ -532,6 +532,19 @@ def test_a_port_is_told_none(properties: dict[str, str]) -> None:
     assert sizes(sent_by(channel, 1.0)) == []
 
 
+def test_of_sizes_that_nobody_has_seen_only_the_last_is_told() -> None:
+    channel = silent()
+    feed(channel, output(b"$ ", 0), now=PROBE_AFTER)
+    open_stream(channel)
+    channel.burst_ended(PROBE_AFTER)
+    channel.handle_timer(PROBE_AFTER)
+    sent_by(channel, PROBE_AFTER)
+    for columns in range(100, 1100):
+        channel.set_size(columns, 40, PROBE_AFTER)
+    told = sizes([parse(data) for data in channel.data_to_send(PROBE_AFTER)])
+    assert told == [(1099, 40)]
+
+
 def test_a_shell_is_kept_alive_by_its_size() -> None:
     channel = command(new_channel(keep_alive=60.0))
     assert channel.get_timer() == 61.0
