@@ -172,7 +172,8 @@ class Shell:
                 await self._flush(None if is_over else LEAVE_TIMEOUT)
             finally:
                 self._abort()
-        return ended
+        # Somebody may have had enough of what was still to be read.
+        return self._left if self._leaving.is_set() else ended
 
     def _reason(self, ended: Error | None) -> Error:
         if ended is None or self._leaving.is_set():

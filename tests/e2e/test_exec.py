@@ -229,6 +229,28 @@ async def test_a_reader_that_comes_long_after_the_end(far_env: dict[str, str]) -
         assert (await end_of(process)).status == 6
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_output_that_is_not_all_read_makes_no_success(
+    far_env: dict[str, str], leaves: bool
+) -> None:
+    """Though the command has succeeded, and said all that it had to say."""
+    source, sink = os.pipe()
+    script = "head -c 1000000 /dev/zero | tr '\\0' x; echo done >&2"
+    async with pipes(*EXEC, "--", "sh", "-c", script, env=far_env, stdout=sink) as process:
+        os.close(sink)
+        assert process.stderr is not None
+        async with asyncio.timeout(TIMEOUT):
+            assert await process.stderr.readline() == b"done\n"
+        await asyncio.sleep(1)  # the session ends, too
+        if leaves:
+            os.close(source)
+        else:
+            process.send_signal(signal.SIGTERM)
+        assert (await end_of(process)).status == (141 if leaves else 130)
+        if not leaves:
+            os.close(source)
+
+
 @pytest.mark.parametrize("stream", ["", ">&2"])
 async def test_a_reader_that_leaves_ends_it(far_env: dict[str, str], stream: str) -> None:
     script = f"while :; do echo x {stream}; done"
