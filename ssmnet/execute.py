@@ -20,7 +20,6 @@ NON_INTERACTIVE_DOCUMENT = "AWS-StartNonInteractiveCommand"
 # The exit status of a command that has none, or one that is none here.
 FAILED = 255
 TIMED_OUT = 124  # as timeout(1) has it
-LOST_MEANWHILE = "the connection was lost meanwhile: what the command said may not be whole"
 # What the agent puts above a reason of its own.
 _TITLE = "----------ERROR-------"
 
@@ -80,12 +79,13 @@ async def run_command_session(
         errors=True,
         escapes=tty,
         greet=tell,
+        warn=tell,
         decode=None if decoder is None else decoder.feed,
     )
 
     def expire() -> None:
         if session.ended is None:  # or else its output only waits for its reader
-            shell.leave(f"the command had not ended after {timeout:g} s", TIMED_OUT)
+            shell.leave("the command had not ended when its time was over", TIMED_OUT)
 
     timer = None
     if timeout is not None:
@@ -100,8 +100,6 @@ async def run_command_session(
     if session.exit_code is None:
         raise _without_status(ended)
     if shell.may_lack_output:
-        code = session.exit_code
-        tell(f"{LOST_MEANWHILE} (its exit status was {code})")
         return FAILED
     status = command_status(session.exit_code, interrupted=shell.interrupted)
     if decoder is not None and not status:

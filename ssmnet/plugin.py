@@ -254,7 +254,9 @@ class _Ends:
         if ready.session_type != "Port":
             from .shell import Shell
 
-            self._shell = Shell(self._session, self._stop, greet=_say, farewell=self._farewell)
+            self._shell = Shell(
+                self._session, self._stop, greet=_say, warn=_warn, farewell=self._farewell
+            )
             self._shell.begin(ready)
 
     async def carry(self) -> Error:
@@ -273,13 +275,10 @@ class _Ends:
     def say_last(self, ended: Error) -> None:
         """Say why the session has ended: of a shell what it has not said itself."""
         if self._shell is not None:
-            from .execute import LOST_MEANWHILE
             from .session import INCOMPLETE
 
             if isinstance(ended, SessionClosed) and ended.reason == INCOMPLETE:
-                write(sys.stderr, INCOMPLETE)
-            elif self._shell.may_lack_output:
-                write(sys.stderr, LOST_MEANWHILE)
+                _warn(INCOMPLETE)
         elif self._pair is None or not (self._stop.is_set() or ended is _ORDERLY):
             _say(_last_words(self._call.session_id, ended))
 
@@ -327,6 +326,11 @@ def _last_words(session_id: str, ended: Error) -> str:
     if str(ended) == TIMED_OUT:
         return f"Session: {session_id} timed out."
     return _EXITING.format(session_id)
+
+
+def _warn(text: str) -> None:
+    """Print for people, where no program reads."""
+    write(sys.stderr, text)
 
 
 def _say(text: str) -> None:

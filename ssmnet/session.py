@@ -77,7 +77,8 @@ class Session:
     ``clock``, ``wall_clock`` and ``random`` are all that it knows of time and chance. ``on_ready``
     may be set, and is called as soon as the session has begun: what makes streams there misses
     nothing, however soon the session ends. ``on_unused`` likewise, whenever the last stream is
-    closed, and ``on_exit_code`` when a command has ended. ``exit_code`` is that, where it was told.
+    closed, ``on_resumed`` after an interruption, and ``on_exit_code`` when a command has ended.
+    ``exit_code`` is that, where it was told.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Session:
         self._getting_key: asyncio.Task[None] | None = None
         self.on_ready: Callable[[SessionReady], None] = lambda _: None
         self.on_unused: Callable[[Session], None] = lambda _: None
+        self.on_resumed: Callable[[], None] = lambda: None
         self.on_exit_code: Callable[[int], None] = lambda _: None
         self.exit_code: int | None = None
         self.opened_at = clock()
@@ -397,6 +399,7 @@ class Session:
                 await self._driver.heard.wait()
         self._resumption.settled()
         self._on_event(events.Resumed(self.session_id, lasted))
+        self.on_resumed()
 
     def _tell_interruption(self, cause: str) -> None:
         """Once for each cause in a row: the tries are many."""

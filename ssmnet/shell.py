@@ -36,6 +36,10 @@ INTERRUPT_TIMEOUT = 1.0
 INTERRUPT_ECHO = b"^C"
 # How long an agent may take to begin a command, in seconds.
 COMMAND_BEGINS = 1.0
+LOST_MEANWHILE = (
+    "the connection was lost meanwhile: what the command says may not be whole,"
+    " and its exit status is not to be believed"
+)
 # How long a command's session may go on in silence after the command has ended, in seconds.
 EXIT_TIMEOUT = 10.0
 # How long what has come may take to be read when the session is left, in seconds.
@@ -67,10 +71,10 @@ class Shell:
 
     ``errors`` keeps the remote's standard error apart, where the agent does. ``escapes`` looks for
     ``~.`` and the like in what is typed on a terminal. ``greet`` is told the session's message for
-    the user. ``decode`` gets the remote's output and returns what it means. ``quiet_timeout``
-    bounds, in seconds, how long the remote may say nothing after the end of an input that is no
-    terminal. ``farewell`` is told why it has ended, and gives the last line of the output. ``stop``
-    ends it all.
+    the user, and ``warn`` what may be wrong with a command's output. ``decode`` gets the remote's
+    output and returns what it means. ``quiet_timeout`` bounds, in seconds, how long the remote may
+    say nothing after the end of an input that is no terminal. ``farewell`` is told why it has
+    ended, and gives the last line of the output. ``stop`` ends it all.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Shell:
         errors: bool = False,
         escapes: bool = True,
         greet: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
         decode: Callable[[bytes], bytes] | None = None,
         quiet_timeout: float = QUIET_TIMEOUT,
         farewell: Callable[[Error], str] = lambda _: "",
@@ -88,6 +93,8 @@ class Shell:
         self._session = session
         self._stop = stop
         self._greet = greet
+        self._warn = warn
+        self._warned = False
         self._decode = decode
         self._quiet_timeout = quiet_timeout
         self._farewell = farewell
@@ -142,6 +149,7 @@ class Shell:
             raise HandshakeError("this session leads to a port, not to a shell or a command")
         self.session_type = ready.session_type
         self._session.on_exit_code = self._exited
+        self._session.on_resumed = self._resumed
         self._session.set_size(*terminal.size())
         if ready.customer_message:
             self._greet(ready.customer_message)
@@ -168,6 +176,8 @@ class Shell:
                 await finish(self._session.close(drain=0.0))
                 is_over = ended is not None or not isinstance(self._left, Left)
                 ended = self._reason(ended)
+                if self.may_lack_output and self._session.exit_code is not None:
+                    self._tell_of_loss()
                 self._near.write(self._farewell(ended).encode(errors="replace"))
                 await self._flush(None if is_over else LEAVE_TIMEOUT)
             finally:
@@ -241,7 +251,7 @@ class Shell:
         if self._has_terminal:
             self.leave("the terminal is gone")
         else:
-            self._waiting = self._loop.create_task(self._end_input())
+            self._wait(self._end_input())
 
     def output_lost(self, error: Exception) -> None:
         """Nobody reads what the remote says, or it can't be written."""
@@ -308,7 +318,31 @@ class Shell:
     def _exited(self, _: int) -> None:
         """The command has ended."""
         self._heard_at = self._loop.time()
-        self._waiting = self._loop.create_task(self._close_overdue())
+        self._wait(self._close_overdue())
+
+    def _resumed(self) -> None:
+        """The session goes on, and so may a command."""
+        if self.may_lack_output:
+            self._tell_of_loss()
+            if self._session.exit_code is None:
+                self._heard_at = self._loop.time()
+                self._wait(self._leave_silent())
+
+    def _tell_of_loss(self) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(LOST_MEANWHILE)
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have ``work`` wait for the end, in the place of what has waited before."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self._loop.create_task(work)
+
+    async def _leave_silent(self) -> None:
+        """Its agent reads no more of a command that has said something meanwhile: it may hang."""
+        await self._wait_silence(self._quiet_timeout)
+        self.leave(f"the command was silent for {self._quiet_timeout:g} s after the interruption")
 
     async def _close_overdue(self) -> None:
         """A command's last words come before the session's end, or never."""

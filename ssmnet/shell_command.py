@@ -85,7 +85,7 @@ def shell(
     parameters = read_parameters(parameter, document)
     quiet = QUIET_TIMEOUT if quiet_timeout is None else quiet_timeout
 
-    async def run(session: Session, stop: asyncio.Event) -> int:
+    async def run(session: Session, stop: asyncio.Event, _: float | None) -> int:
         escapes = not no_escapes
         front = Shell(session, stop, escapes=escapes, greet=tell, quiet_timeout=quiet)
         return shell_status(await front.run())
@@ -159,11 +159,11 @@ def execute(
     elif command or tty:
         raise UsageError("--document says what to run: give its parameters with --parameter")
 
-    async def run(session: Session, stop: asyncio.Event) -> int:
-        return await run_command_session(session, stop, tty=tty, base64=base64, timeout=timeout)
+    async def run(session: Session, stop: asyncio.Event, left: float | None) -> int:
+        return await run_command_session(session, stop, tty=tty, base64=base64, timeout=left)
 
     where = _Where(target, profile, region, endpoint_url)
-    raise typer.Exit(_run_session(where, wanted, run, FAILED))
+    raise typer.Exit(_run_session(where, wanted, run, FAILED, timeout))
 
 
 class _Where(NamedTuple):
@@ -183,33 +183,43 @@ class _What(NamedTuple):
 def _run_session(
     where: _Where,
     what: _What,
-    run: Callable[[Session, asyncio.Event], Coroutine[Any, Any, int]],
+    run: Callable[[Session, asyncio.Event, float | None], Coroutine[Any, Any, int]],
     failed: int = 1,
+    timeout: float | None = None,
 ) -> int:
-    """Start a session and have ``run`` carry it; the exit status, ``failed`` after an error."""
-    from .execute import NON_INTERACTIVE_DOCUMENT
+    """Start a session and have ``run`` carry it; the exit status, ``failed`` after an error.
+
+    ``run`` is told how much of ``timeout`` is left.
+    """
+    import asyncio
+
+    from .execute import NON_INTERACTIVE_DOCUMENT, TIMED_OUT
     from .runner import unless
     from .target import start_session
 
     async def main(stop: asyncio.Event) -> int:
         async with reach(*where) as (client, target):
-            session = await unless(
-                stop,
-                start_session(
-                    client,
-                    target,
-                    document=what.document,
-                    parameters=what.parameters,
-                    reason=what.reason,
-                    shell=what.document != NON_INTERACTIVE_DOCUMENT,
-                    keep_alive=what.keep_alive,
-                    on_event=TellLongInterruptions(),
-                ),
+            start = start_session(
+                client,
+                target,
+                document=what.document,
+                parameters=what.parameters,
+                reason=what.reason,
+                shell=what.document != NON_INTERACTIVE_DOCUMENT,
+                keep_alive=what.keep_alive,
+                on_event=TellLongInterruptions(),
             )
+            try:
+                async with asyncio.timeout(timeout) as limit:
+                    session = await unless(stop, start)
+            except TimeoutError:
+                tell(f"there was no session after {timeout:g} s")
+                return TIMED_OUT
             if session is None:
                 return INTERRUPTED
             client.stop_asking()
-            return await run(session, stop)
+            deadline, now = limit.when(), asyncio.get_running_loop().time()
+            return await run(session, stop, deadline and max(0.0, deadline - now))
 
     try:
         return run_command(main)

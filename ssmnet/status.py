@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Events kept for a reader that is slow. 500 connections at once are more than a pipe holds.
 MAX_WAITING = 10_000
+MAX_LINE = 4000  # characters
 # Seconds. Most interruptions are shorter, and nobody's concern.
 TELL_AFTER = 5.0
 
@@ -97,9 +98,10 @@ class JsonPrinter:
 def tell(text: str) -> None:
     """Print a line for people. That they read no more is no reason to end.
 
-    What the far end says may be in it, so nothing goes to the terminal that could control it.
+    What the far end says may be in it: nothing goes to the terminal that could control it, or fills
+    it.
     """
-    write(sys.stderr, "".join(c if c.isprintable() else " " for c in text))
+    write(sys.stderr, "".join(c if c.isprintable() else " " for c in text[:MAX_LINE]))
 
 
 def warn(text: str) -> None:

@@ -413,6 +413,9 @@ class DataChannel:
         else:
             if not self.closed:
                 self._ended = ChannelEnded(output)
+            if self.port is None and not output:
+                # A command that had nothing to say has ended before it was found to be one.
+                self._opening.output_came()
             self.closed = True
 
     def _process(self, message: AgentMessage) -> bool:

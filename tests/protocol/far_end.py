@@ -315,6 +315,7 @@ class Conversation:
     def cut(self) -> None:
         """The WebSocket is lost, with all that was on its way."""
         self.connected = False
+        self.channel.interrupted()
         self.there.cut()
         self.back.cut()
 

@@ -532,6 +532,26 @@ def test_a_port_is_told_none(properties: dict[str, str]) -> None:
     assert sizes(sent_by(channel, 1.0)) == []
 
 
+def test_a_command_that_says_nothing_may_end_before_it_is_found() -> None:
+    channel = new_channel(shell=True)
+    channel.open("token", "id", 0.0)
+    feed(channel, closed_by(""), now=0.5)
+    ready_event, *others = channel.events()
+    assert isinstance(ready_event, SessionReady)
+    stream = open_stream(channel)
+    assert [*others, *channel.events()] == [ChannelEnded("")]
+    channel.end()
+    assert stream.closed_by_peer
+
+
+@pytest.mark.parametrize(("shell", "reason"), [(True, "no such command"), (False, "")])
+def test_a_session_that_ends_before_it_begins(shell: bool, reason: str) -> None:
+    channel = new_channel(shell=shell)
+    channel.open("token", "id", 0.0)
+    feed(channel, closed_by(reason), now=0.5)
+    assert channel.events() == [ChannelEnded(reason)]
+
+
 def test_of_sizes_that_nobody_has_seen_only_the_last_is_told() -> None:
     channel = silent()
     feed(channel, output(b"$ ", 0), now=PROBE_AFTER)

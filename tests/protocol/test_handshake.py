@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmnet.errors import HandshakeError
-from ssmnet.protocol.handshake import Handshake, SessionType, encryption_context
+from ssmnet.protocol.handshake import (
+    KMS_ENCRYPTION,
+    Handshake,
+    SessionType,
+    encryption_context,
+)
 from ssmnet.protocol.message import MessageType, PayloadType, parse
 from ssmnet.protocol.version import CLIENT_VERSION
 from tests.protocol import vectors
@@ -235,6 +240,14 @@ def test_an_unknown_session_type_has_failed() -> None:
     assert "Dance" in action["Error"]
     assert response["Errors"] == [action["Error"]]
     assert handshake.session_type == ""
+
+
+def test_an_agent_that_goes_on_without_what_it_asked_for() -> None:
+    payload = json.loads(request("Port", FORWARD))
+    payload["RequestedClientActions"].append({"ActionType": KMS_ENCRYPTION, "ActionParameters": {}})
+    handshake, _ = answer(json.dumps(payload).encode())
+    with pytest.raises(HandshakeError, match="could not do"):
+        handshake.receive_complete(b"{}")
 
 
 def test_an_unknown_action_is_unsupported_and_the_others_are_done() -> None:
