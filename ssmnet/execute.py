@@ -101,7 +101,7 @@ async def run_command_session(
         raise _without_status(ended)
     if shell.may_lack_output:
         return FAILED
-    status = command_status(session.exit_code, interrupted=shell.interrupted)
+    status = command_status(session.exit_code, interrupted=shell.interrupts.any)
     if decoder is not None and not status:
         decoder.end()
     return status

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from . import terminal
 from .errors import Error, HandshakeError, SessionClosed
 from .escapes import HELP, Action, Escapes
+from .patience import Interrupts, Silence
 from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
@@ -30,10 +31,6 @@ END_AGAIN_AFTER = 1.0
 END_AGAIN_TIMES = 5
 # How long the remote may be silent after the end of the input, in seconds.
 QUIET_TIMEOUT = 300.0
-# A key that interrupts and to which nothing comes for so long, in seconds, has reached nobody. That
-# the remote's terminal echoes it says nothing.
-INTERRUPT_TIMEOUT = 1.0
-INTERRUPT_ECHO = b"^C"
 # How long an agent may take to begin a command, in seconds.
 COMMAND_BEGINS = 1.0
 LOST_MEANWHILE = (
@@ -107,10 +104,9 @@ class Shell:
         self._near_errors = Near(self) if errors else None
         self.session_type = ""
         """What kind of session it is, once it has begun."""
-        self.interrupted = False
-        """Whether the remote was sent a ^C."""
-        self._answered = True
-        self._interrupted_at = self._heard_at = self._connected_at = self._loop.time()
+        self.interrupts = Interrupts()
+        self._silence = Silence(lambda: sum(near.unread for near in self._outputs))
+        self._connected_at = self._loop.time()
         self._has_said = False
         self._interruptions = 0
         self._is_whole = True
@@ -198,7 +194,8 @@ class Shell:
         """A stream is open, so that what is typed can be sent."""
         if far is not self._far or far.transport is None:
             return
-        self._heard_at = self._connected_at = self._loop.time()
+        self._silence.broken()
+        self._connected_at = self._loop.time()
         self._interruptions = far.interruptions
         if not self._has_input:
             return
@@ -216,9 +213,9 @@ class Shell:
 
     def heard(self, far: Far, near: Near, data: bytes) -> None:
         """The remote says this."""
-        self._heard_at = self._loop.time()
+        self._silence.broken()
+        self.interrupts.heard(data)
         self._has_said = True
-        self._answered = self._answered or data.strip() != INTERRUPT_ECHO
         if self._leaving.is_set():
             return
         if far is self._far:
@@ -267,8 +264,8 @@ class Shell:
             if key == INTERRUPT:
                 self._stop.set()
             return
-        if key == INTERRUPT:
-            self._interrupt()
+        if key == INTERRUPT and self.interrupts.sent(self._loop.time(), converses=self._has_input):
+            self.leave("interrupted", INTERRUPTED)
         if self._has_input or self._has_said:
             self._far.write(key)
         else:
@@ -288,17 +285,6 @@ class Shell:
             self._leaving.set()
             self._near.close_input()
 
-    def _interrupt(self) -> None:
-        """A ^C is sent. Leave when one before has led to nothing."""
-        now = self._loop.time()
-        # A command that is interrupted ends; what a shell says may be its next prompt.
-        if not self.interrupted or (self._has_input and self._answered):
-            self._interrupted_at = now
-        elif now - self._interrupted_at >= INTERRUPT_TIMEOUT:
-            self.leave("interrupted", INTERRUPTED)
-        self.interrupted = True
-        self._answered = False
-
     @property
     def _has_input(self) -> bool:
         """Whether what is typed or piped reaches the remote; some commands have no input."""
@@ -308,16 +294,9 @@ class Shell:
     def _outputs(self) -> list[Near]:
         return [self._near, self._near_errors] if self._near_errors else [self._near]
 
-    def _quiet_for(self) -> float:
-        """Seconds without a word from the remote, with all that it had said before read."""
-        now = self._loop.time()
-        if any(near.unread for near in self._outputs):
-            self._heard_at = now
-        return now - self._heard_at
-
     def _exited(self, _: int) -> None:
         """The command has ended."""
-        self._heard_at = self._loop.time()
+        self._silence.broken()
         self._wait(self._close_overdue())
 
     def _resumed(self) -> None:
@@ -325,7 +304,7 @@ class Shell:
         if self.may_lack_output:
             self._tell_of_loss()
             if self._session.exit_code is None:
-                self._heard_at = self._loop.time()
+                self._silence.broken()
                 self._wait(self._leave_silent())
 
     def _tell_of_loss(self) -> None:
@@ -341,12 +320,12 @@ class Shell:
 
     async def _leave_silent(self) -> None:
         """Its agent reads no more of a command that has said something meanwhile: it may hang."""
-        await self._wait_silence(self._quiet_timeout)
+        await self._silence.last(self._quiet_timeout)
         self.leave(f"the command was silent for {self._quiet_timeout:g} s after the interruption")
 
     async def _close_overdue(self) -> None:
         """A command's last words come before the session's end, or never."""
-        await self._wait_silence(EXIT_TIMEOUT)
+        await self._silence.last(EXIT_TIMEOUT)
         self._leave(SessionClosed(CLOSED))
 
     async def _end_input(self) -> None:
@@ -357,22 +336,14 @@ class Shell:
             shell = self.session_type == SessionType.STANDARD_STREAM
             far.write(b"\n" if shell else END_OF_INPUT)
         far.write(END_OF_INPUT)
-        self._heard_at = self._loop.time()
+        self._silence.broken()
         for times in range(END_AGAIN_TIMES):
             delay = END_AGAIN_AFTER * 2**times
             if delay < self._quiet_timeout:
-                await self._wait_silence(delay)
+                await self._silence.last(delay)
                 far.write(END_OF_INPUT)
-        await self._wait_silence(self._quiet_timeout)
+        await self._silence.last(self._quiet_timeout)
         self.leave(f"it was silent for {self._quiet_timeout:g} s after the end of the input")
-
-    async def _wait_silence(self, seconds: float) -> None:
-        """Wait until the remote has said nothing for so long, though somebody would read it."""
-        while True:
-            quiet = self._quiet_for()
-            if quiet >= seconds:
-                return
-            await asyncio.sleep(seconds - quiet)
 
     async def _unless_left(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """What ``work`` gives; None, with it cancelled, when the session is left before."""

@@ -21,8 +21,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
         "watch screen",
-        "_version errors output signals parent alarm escapes console descriptor testing.link"
-        " testing.clock",
+        "_version errors output signals parent alarm patience escapes console descriptor"
+        " testing.link testing.clock",
         "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
         "runner",
         "protocol",
