@@ -52,7 +52,8 @@ class Interrupts:
 
     def heard(self, data: bytes) -> None:
         """The remote has said this."""
-        self._answered = self._answered or data.strip() != INTERRUPT_ECHO
+        # The echo may come in two pieces.
+        self._answered = self._answered or data.strip() not in INTERRUPT_ECHO
 
     def sent(self, now: float, *, converses: bool) -> bool:
         """One more is sent; whether those before it have led to nothing.

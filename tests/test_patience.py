@@ -16,12 +16,12 @@ def test_a_second_one_soon_after_the_first_may_be_the_same_wish() -> None:
     assert not interrupts.sent(10.0 + INTERRUPT_TIMEOUT / 2, converses=True)
 
 
-@pytest.mark.parametrize("echo", [b"", INTERRUPT_ECHO, b"^C\r\n"])
-def test_one_that_nothing_but_its_echo_answers_has_reached_nobody(echo: bytes) -> None:
+@pytest.mark.parametrize("echo", [(), (INTERRUPT_ECHO,), (b"^C\r\n",), (b"^", b"C", b"\r\n")])
+def test_one_that_nothing_but_its_echo_answers_has_reached_nobody(echo: tuple[bytes, ...]) -> None:
     interrupts = Interrupts()
     interrupts.sent(10.0, converses=True)
-    if echo:
-        interrupts.heard(echo)
+    for piece in echo:
+        interrupts.heard(piece)
     assert interrupts.sent(10.0 + LATER, converses=True)
 
 

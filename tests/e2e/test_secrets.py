@@ -636,7 +636,7 @@ async def test_a_command_that_is_cut_and_resumed(encrypting: Scene, tmp_path: Pa
     os.mkfifo(fifo)
     script = f"cat {tmp_path}/file; read -r line <{fifo}; echo over; exit 3"
     command = (SSMNET, "exec", scene.far.target, "--debug", "--", "sh", "-c", script)
-    await cut_and_go_on(scene, command, fifo, marker=marker, status=3)
+    await cut_and_go_on(scene, command, fifo, marker=marker, status=255)
     scene.check(token=2, signature=2, payload=1, data_key=1)
 
 
@@ -666,6 +666,33 @@ async def test_a_shell_or_command_that_can_t_be_had(encrypting: Scene, command: 
         done = await scene.run(SSMNET, command, target, "--debug", *arguments, env=env)
         assert done.status == (255 if command == "exec" else 1), done
     scene.check(token=2)
+
+
+@covers("ssh-proxy")
+async def test_a_raw_stream(scene: Scene, tmp_path: Path) -> None:
+    marker, script = secrets.token_urlsafe(60), tmp_path / "file"
+    scene.secrets.add("payload", marker)
+    script.write_text(marker)
+    async with echoing() as port:
+        proxy = (SSMNET, "ssh-proxy", scene.far.target, str(port), "--debug")
+        done = await scene.run("sh", "-c", 'exec "$@" <"$0"', script, *proxy, env=scene.env)
+    assert done.status == 0, done
+    assert marker in scene.seen.texts.pop(" stdout").decode()
+    scene.check(token=1, signature=1, payload=1)
+
+
+@covers("ssh-config")
+@covers("plugin")
+async def test_what_only_looks_at_this_machine(scene: Scene) -> None:
+    scene.secrets.add("session token", SESSION_TOKEN)
+    env = scene.env | {"AWS_SESSION_TOKEN": SESSION_TOKEN}
+    for command in (
+        ("ssh-config",),
+        ("plugin", "status"),
+        ("plugin", "status", "--output", "json"),
+    ):
+        await scene.run(SSMNET, *command, env=env)
+    scene.check()
 
 
 # Proxies.
