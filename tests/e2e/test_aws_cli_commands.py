@@ -12,7 +12,7 @@ from .terminals import FORKS, on_terminal
 if sys.platform == "win32":
     pytest.skip("the far end has no shells there", allow_module_level=True)
 
-pytestmark = FORKS
+pytestmark = [FORKS, pytest.mark.long]
 
 INTERACTIVE = "AWS-StartInteractiveCommand"
 NON_INTERACTIVE = "AWS-StartNonInteractiveCommand"

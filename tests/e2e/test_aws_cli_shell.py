@@ -17,7 +17,7 @@ from .terminals import FORKS, Terminal, on_terminal
 if sys.platform == "win32":
     pytest.skip("the far end has no shells there", allow_module_level=True)
 
-pytestmark = FORKS
+pytestmark = [FORKS, pytest.mark.long]
 
 PROMPT = "[#$] $"
 

@@ -11,7 +11,7 @@ from .terminals import FORKS, Terminal, on_terminal
 if sys.platform == "win32":
     pytest.skip("the far end has no shells there", allow_module_level=True)
 
-pytestmark = FORKS
+pytestmark = [FORKS, pytest.mark.long]
 
 # The AWS CLI looks for the plugin by running it, before it asks ECS for a session.
 INSTALLED = (
