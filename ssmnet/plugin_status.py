@@ -21,6 +21,8 @@ import msgspec
 NAME = "session-manager-plugin"
 # The AWS CLI asks every plugin before every session, and has no deadline at all. In seconds.
 VERSION_TIMEOUT = 10.0
+# How long one that is killed may take to be gone, in seconds.
+EXIT_TIMEOUT = 1.0
 # Bytes of what a program says; more is not read.
 _OUTPUT_LIMIT = 256 * 1024
 # Where AWS's installers put theirs, which may not be on PATH.
@@ -196,11 +198,16 @@ class _Answer(asyncio.SubprocessProtocol):
     def __init__(self) -> None:
         self.said = {1: bytearray(), 2: bytearray()}
         self.ended = asyncio.Event()
+        self.exited = asyncio.Event()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Keep it, within reason."""
         if len(self.said[fd]) < _OUTPUT_LIMIT:
             self.said[fd] += data
+
+    def process_exited(self) -> None:
+        """It has ended itself."""
+        self.exited.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
         """It has ended, and all who could have said something for it."""
@@ -224,6 +231,10 @@ async def _run(path: str) -> tuple[int, bytes, bytes]:
         if not answer.ended.is_set():
             _kill(transport)
         transport.close()
+        # What was killed is gone in a moment, unless the system holds it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_TIMEOUT):
+                await answer.exited.wait()
 
 
 def _kill(transport: asyncio.SubprocessTransport) -> None:
