@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol, cast
 
 from .errors import Error
-from .stdio import Stdio
+from .stdio import Stdio, open_stdio
 from .terminal import is_terminal
 
 # How much is kept for a program that reads slowly, in bytes, before the remote has to wait. Once
@@ -58,12 +58,16 @@ class Near(asyncio.Protocol):
     def open(self, source: int | None, sink: int) -> None:
         """Take these descriptors. Nothing is read before ``resume_reading``. Raises Error."""
         try:
-            self._stdio = Stdio(self, source, sink)
+            self._stdio = open_stdio(self, source, sink)
         except OSError as error:
             raise Error(f"standard input or output can't be used: {error.strerror}") from error
         if not is_terminal(sink):
             self._stdio.set_write_buffer_limits(READ_AHEAD)
         self.lost.clear()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Nothing is read yet."""
+        cast(Stdio, transport).pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""

@@ -17,7 +17,7 @@ from .protocol.handshake import SessionType
 from .runner import finish, unless
 from .session import DRAIN_TIMEOUT, Session
 from .status import TellLongInterruptions
-from .stdio import Stdio, open_stdio
+from .stdio import open_stdio
 from .target import start_session
 
 DOCUMENT = "AWS-StartSSHSession"
@@ -63,7 +63,7 @@ async def run_ssh_proxy(
     client.stop_asking()
     pair = Pair(session)
     try:
-        await open_stdio(pair.left)
+        open_stdio(pair.left)
         if await unless(stop, pair.run()) is None:
             return INTERRUPTED
         return pair.status()
@@ -133,5 +133,5 @@ class Pair(Forwarder):
         if ready.session_type != SessionType.PORT:
             raise HandshakeError(f"this is a {ready.session_type} session, not one for a port")
         if self.left.transport is None:
-            self.left.connection_made(Stdio(self.left, 0, 1))
+            open_stdio(self.left)
         self._session.create_stream(self.right)

@@ -1,8 +1,8 @@
 """Standard input and output as one asyncio transport, whatever they are.
 
-``open_stdio`` gives what a Forwarder or any other protocol can use like a socket; ``open_output``
-is for what is only written, as standard error. See descriptor.py (POSIX) and console.py (Windows)
-for how the two ends are read and written; their descriptors are left as they were found.
+``open_stdio`` gives what a Forwarder or any other protocol can use like a socket. See descriptor.py
+(POSIX) and console.py (Windows) for how the two ends are read and written; their descriptors are
+left as they were found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOW_WATER = HIGH_WATER // 4
 
 
 class Stdio(asyncio.Transport):
-    """Two descriptors, or an output alone. Use ``open_stdio`` or ``open_output``.
+    """Two descriptors, or an output alone. Use ``open_stdio``.
 
     The end of the input is told once by ``eof_received``; if that returns a true value, the output
     goes on. ``connection_lost`` gets None after ``close`` and ``abort``, BrokenPipeError as soon
@@ -176,10 +176,11 @@ class Stdio(asyncio.Transport):
         self._loop.call_soon(self._protocol.connection_lost, error)
 
 
-async def open_stdio(protocol: asyncio.Protocol, source: int = 0, sink: int = 1) -> Stdio:
+def open_stdio(protocol: asyncio.BaseProtocol, source: int | None = 0, sink: int = 1) -> Stdio:
     """Connect standard input and output to a protocol, as one transport.
 
-    Each may be a pipe, a terminal, a socket (also one for both), a file, /dev/null or the like.
+    Each may be a pipe, a terminal, a socket (also one for both), a file, /dev/null or the like; a
+    ``source`` of None is for what is only written, as standard error.
     ``protocol.connection_made`` has been called on return; reading begins in the loop's next turn,
     unless it was paused. Raises OSError where a descriptor is closed.
     """
@@ -187,17 +188,6 @@ async def open_stdio(protocol: asyncio.Protocol, source: int = 0, sink: int = 1)
     protocol.connection_made(transport)
     if transport.is_reading():
         transport.resume_reading()
-    return transport
-
-
-async def open_output(descriptor: int, protocol: asyncio.BaseProtocol | None = None) -> Stdio:
-    """Connect what is only written, as standard error, to a protocol. Raises OSError if closed.
-
-    The transport has nothing to read: its protocol gets no data and no end of input.
-    """
-    protocol = asyncio.BaseProtocol() if protocol is None else protocol
-    transport = Stdio(protocol, None, descriptor)
-    protocol.connection_made(transport)
     return transport
 
 

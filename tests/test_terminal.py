@@ -270,7 +270,7 @@ class Keys(asyncio.Protocol):
         self.transport = transport
 async def main():
     with terminal.raw_mode():
-        transport = await open_stdio(Keys())
+        transport = open_stdio(Keys())
         tell("raw", os.get_blocking(0), os.get_blocking(1))
         await asyncio.sleep(60)
 run(main)

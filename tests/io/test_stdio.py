@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ssmnet.stdio import HIGH_WATER, LOW_WATER, Stdio, open_output, open_stdio
+from ssmnet.stdio import HIGH_WATER, LOW_WATER, Stdio, open_stdio
 from tests.io.sessions import TIMEOUT, eventually
 
 if sys.platform == "win32":
@@ -196,7 +196,7 @@ def count_descriptors() -> int:
 
 @contextlib.asynccontextmanager
 async def stdio(protocol: asyncio.Protocol, source: int, sink: int) -> AsyncIterator[Stdio]:
-    transport = await open_stdio(protocol, source, sink)
+    transport = open_stdio(protocol, source, sink)
     try:
         assert os.get_blocking(source)
         assert os.get_blocking(sink)
@@ -526,14 +526,14 @@ async def test_a_closed_descriptor_is_told_of(ends: Ends) -> None:
     ends.close(source)
     recorder = Recorder()
     with pytest.raises(OSError, match="descriptor"):
-        await open_stdio(recorder, source, sink)
+        open_stdio(recorder, source, sink)
     assert recorder.told == []
 
 
 async def test_standard_error_alone(ends: Ends) -> None:
     sink, drainer = ends.open(reverse(os.pipe))
     recorder = Recorder()
-    transport = await open_output(sink, recorder)
+    transport = open_stdio(recorder, None, sink)
     transport.resume_reading()
     transport.write(b"trouble")
     assert os.read(drainer, 100) == b"trouble"
@@ -541,7 +541,7 @@ async def test_standard_error_alone(ends: Ends) -> None:
     assert recorder.told == ["made", "pause"]
     ends.close(drainer)
     assert isinstance(await lost(recorder), BrokenPipeError)
-    nowhere = await open_output(sink)
+    nowhere = open_stdio(asyncio.Protocol(), None, sink)
     nowhere.abort()
     await asyncio.sleep(0)
 
@@ -601,7 +601,7 @@ async def test_what_another_user_owns(source_kind: str, sink_kind: str, ends: En
     sink, drainer = ends.open(SINKS[sink_kind])
     echo = Echo()
     with shut_out(source, sink):
-        opened = await open_stdio(echo, source, sink)
+        opened = open_stdio(echo, source, sink)
     try:
         assert os.get_blocking(source)
         assert os.get_blocking(sink)

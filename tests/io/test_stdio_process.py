@@ -45,7 +45,7 @@ class Copy(asyncio.Protocol):
         self.ended.set_result(error)
 async def main():
     copy = Copy()
-    await open_stdio(copy)
+    open_stdio(copy)
     print([os.get_blocking(n) for n in range(3)], file=sys.stderr, flush=True)
     error = await copy.ended
     print(type(error).__name__, file=sys.stderr, flush=True)
