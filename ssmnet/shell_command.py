@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,13 +15,12 @@ from .command import (
     Profile,
     Reason,
     Region,
-    reach,
     read_parameters,
-    run_command,
 )
 from .duration import parse_duration
-from .errors import Error, UsageError
-from .status import TellLongInterruptions, tell, tell_traceback
+from .errors import UsageError
+from .session_command import What, Where, run_session
+from .status import tell
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 FAILED = 255
-INTERRUPTED = 130
 
 Target = Annotated[
     str,
@@ -79,7 +75,7 @@ def shell(
     a reason, was lost or could not be had; 2 for a usage error; 130 after a signal, 141 when nobody
     reads the output, and 255 when it was left by ~. or after --quiet-timeout.
     """
-    from .execute import shell_status
+    from .execute import NON_INTERACTIVE_DOCUMENT, shell_status
     from .shell import QUIET_TIMEOUT, Shell
 
     parameters = read_parameters(parameter, document)
@@ -90,8 +86,9 @@ def shell(
         front = Shell(session, stop, escapes=escapes, greet=tell, quiet_timeout=quiet)
         return shell_status(await front.run())
 
-    where = _Where(target, profile, region, endpoint_url)
-    raise typer.Exit(_run_session(where, _What(document, parameters, reason, keep_alive), run))
+    may_be_shell = document != NON_INTERACTIVE_DOCUMENT
+    what = What(document, parameters, reason, keep_alive, may_be_shell)
+    raise typer.Exit(run_session(Where(target, profile, region, endpoint_url), what, run))
 
 
 def execute(
@@ -146,89 +143,22 @@ def execute(
     no status or was lost, and one line says why; 2 for a usage error; 130 after a signal, and 141
     when nobody reads the output.
     """
-    from .execute import command_request, run_command_session
+    from .execute import NON_INTERACTIVE_DOCUMENT, command_request, run_command_session
 
-    wanted = _What(document, read_parameters(parameter, document), reason, keep_alive)
+    parameters = read_parameters(parameter, document)
     if document is None:
         if not command:
             raise UsageError("the command is missing: ssmnet exec TARGET -- COMMAND [ARGUMENT]...")
         if tty and base64:
             raise UsageError("--base64 does not go with --tty")
-        asked = command_request(command, tty=tty, base64=base64)
-        wanted = wanted._replace(document=asked.document, parameters=asked.parameters)
+        document, parameters = command_request(command, tty=tty, base64=base64)
     elif command or tty:
         raise UsageError("--document says what to run: give its parameters with --parameter")
 
     async def run(session: Session, stop: asyncio.Event, left: float | None) -> int:
         return await run_command_session(session, stop, tty=tty, base64=base64, timeout=left)
 
-    where = _Where(target, profile, region, endpoint_url)
-    raise typer.Exit(_run_session(where, wanted, run, FAILED, timeout))
-
-
-class _Where(NamedTuple):
-    target: str
-    profile: str | None
-    region: str | None
-    endpoint_url: str | None
-
-
-class _What(NamedTuple):
-    document: str | None
-    parameters: dict[str, list[str]] | None
-    reason: str | None
-    keep_alive: float | None
-
-
-def _run_session(
-    where: _Where,
-    what: _What,
-    run: Callable[[Session, asyncio.Event, float | None], Coroutine[Any, Any, int]],
-    failed: int = 1,
-    timeout: float | None = None,
-) -> int:
-    """Start a session and have ``run`` carry it; the exit status, ``failed`` after an error.
-
-    ``run`` is told how much of ``timeout`` is left.
-    """
-    import asyncio
-
-    from .execute import NON_INTERACTIVE_DOCUMENT, TIMED_OUT
-    from .runner import unless
-    from .target import start_session
-
-    async def main(stop: asyncio.Event) -> int:
-        async with reach(*where) as (client, target):
-            start = start_session(
-                client,
-                target,
-                document=what.document,
-                parameters=what.parameters,
-                reason=what.reason,
-                shell=what.document != NON_INTERACTIVE_DOCUMENT,
-                keep_alive=what.keep_alive,
-                on_event=TellLongInterruptions(),
-            )
-            try:
-                async with asyncio.timeout(timeout) as limit:
-                    session = await unless(stop, start)
-            except TimeoutError:
-                tell(f"there was no session after {timeout:g} s")
-                return TIMED_OUT
-            if session is None:
-                return INTERRUPTED
-            client.stop_asking()
-            deadline, now = limit.when(), asyncio.get_running_loop().time()
-            return await run(session, stop, deadline and max(0.0, deadline - now))
-
-    try:
-        return run_command(main)
-    except UsageError:
-        raise
-    except Error as error:
-        if failed == 1:
-            raise
-        if os.environ.get("SSMNET_DEBUG"):
-            tell_traceback(error)
-        tell(f"error: {error}")
-        return failed
+    may_be_shell = document != NON_INTERACTIVE_DOCUMENT
+    what = What(document, parameters, reason, keep_alive, may_be_shell)
+    where = Where(target, profile, region, endpoint_url)
+    raise typer.Exit(run_session(where, what, run, FAILED, timeout))

@@ -20,15 +20,16 @@ from .command import (
     Profile,
     Reason,
     Region,
-    reach,
     read_parameters,
-    run_command,
 )
 from .errors import UsageError
+from .session_command import What, Where, run_session
 from .status import tell
 
 if TYPE_CHECKING:
     import asyncio
+
+    from .session import Session
 
 
 def ssh_proxy(
@@ -64,24 +65,16 @@ def ssh_proxy(
     connection has ended in good order, 1 after an error or when stdout's reader is gone, 2 for a
     usage error, 130 after a signal.
     """
-    from .ssh_proxy import run_ssh_proxy
+    from .ssh_proxy import DOCUMENT, run_ssh_proxy
 
-    parameters = read_parameters(parameter, document)
+    parameters = {"portNumber": [str(port)]} | (read_parameters(parameter, document) or {})
 
-    async def main(stop: asyncio.Event) -> int:
-        async with reach(target, profile, region, endpoint_url, _asker()) as (client, reached):
-            return await run_ssh_proxy(
-                client,
-                reached,
-                port,
-                stop,
-                document=document,
-                parameters=parameters,
-                reason=reason,
-                keep_alive=keep_alive,
-            )
+    async def run(session: Session, stop: asyncio.Event, _: float | None) -> int:
+        return await run_ssh_proxy(session, stop)
 
-    raise typer.Exit(run_command(main))
+    where = Where(target, profile, region, endpoint_url, _asker())
+    what = What(document or DOCUMENT, parameters, reason, keep_alive, shell=False)
+    raise typer.Exit(run_session(where, what, run))
 
 
 def ssh_config(

@@ -7,21 +7,16 @@ however the session ended; what has gone there is given time to arrive, unless n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 
-from .aws import Client
 from .errors import DestinationRefused, Error, HandshakeError, SessionClosed
 from .forward import Forwarder, Peer
 from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
 from .session import DRAIN_TIMEOUT, Session
-from .status import TellLongInterruptions
 from .stdio import open_stdio
-from .target import start_session
 
 DOCUMENT = "AWS-StartSSHSession"
-SSH_PORT = 22
 # Exit statuses. A stream that was cut off must not look whole to a script.
 DONE = 0
 READER_GONE = 1
@@ -30,37 +25,12 @@ INTERRUPTED = 130
 READER_GONE_DRAIN_TIME = 1.0
 
 
-async def run_ssh_proxy(
-    client: Client,
-    target: str,
-    port: int,
-    stop: asyncio.Event,
-    *,
-    document: str | None = None,
-    parameters: Mapping[str, Sequence[str]] | None = None,
-    reason: str | None = None,
-    keep_alive: float | None = None,
-) -> int:
-    """Join stdin and stdout to ``port`` of ``target`` until one of them ends, or ``stop`` is set.
+async def run_ssh_proxy(session: Session, stop: asyncio.Event) -> int:
+    """Join stdin and stdout to the stream of ``session`` until one ends, or ``stop`` is set.
 
-    Gives the exit status: 0 when the connection has ended in good order. Raises Error when it could
-    not be made, or was lost. No session is left behind.
+    The session is not open yet. Gives the exit status: 0 when the connection has ended in good
+    order. Raises Error when it could not be made, or was lost. No session is left behind.
     """
-    session = await unless(
-        stop,
-        start_session(
-            client,
-            target,
-            document=document or DOCUMENT,
-            parameters={"portNumber": [str(port)]} | dict(parameters or {}),
-            reason=reason,
-            keep_alive=keep_alive,
-            on_event=TellLongInterruptions(),
-        ),
-    )
-    if session is None:
-        return INTERRUPTED
-    client.stop_asking()
     pair = Pair(session)
     try:
         open_stdio(pair.left)

@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         " ssh_config plugin_status",
         "up testing blocking command execute plugin_port",
         "demo loopback_command plugin_command ssh_proxy",
+        "session_command",
         "ssh_command shell_command",
         "__init__",
         "cli plugin",
