@@ -9,6 +9,8 @@
      +-- HandshakeError               the session could not be set up
      +-- ConnectError                 nobody to talk to
      |    +-- DestinationRefused      the target could not reach host and port
+     |    +-- DestinationNotFound     the target knows no host of that name
+     |    +-- DestinationForbidden    the target, or a rule of ours, allows no connection to it
      |    +-- TargetNotConnected      the target's agent is offline, or the id is wrong
      |    +-- AccessDenied            IAM says no
      |    +-- CredentialsError        no credentials, or they have expired
@@ -53,6 +55,14 @@ REFUSED = "the target could not connect to the destination"
 
 class DestinationRefused(ConnectError):
     """The target could not connect to the destination's host and port."""
+
+
+class DestinationNotFound(ConnectError):
+    """The target knows no host of the destination's name."""
+
+
+class DestinationForbidden(ConnectError):
+    """The target, or a rule of ours, does not allow connections to the destination."""
 
 
 class TargetNotConnected(ConnectError):

@@ -20,7 +20,7 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "watch screen",
+        "watch screen destination snapshot",
         "_version errors output signals parent alarm patience escapes console descriptor"
         " testing.link testing.clock",
         "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
@@ -32,12 +32,16 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward waiting load shell_ends",
         "pool",
         "aws loopback",
-        "proxy shell forwards duration target targets status metrics table"
+        "dialer shell forwards duration target targets status metrics table rules pac"
         " ssh_config plugin_status",
-        "up testing blocking command execute plugin_port",
+        "socks_client http_client http_request",
+        "proxy config",
+        "service",
+        "up testing blocking command execute plugin_port control service_files",
         "demo loopback_command plugin_command ssh_proxy",
         "session_command",
-        "ssh_command shell_command",
+        "ssh_command shell_command proxy_command up_command status_command config_command"
+        " run_command",
         "__init__",
         "cli plugin",
         "entry",
@@ -67,10 +71,13 @@ NOT_FOR_LOOPBACK = frozenset(
 
 # library -> the parts that may import it; "lazily" = inside a function or for type checking only.
 IMPORTERS: Mapping[str, frozenset[str]] = {
-    "aiohttp": frozenset({"websocket", "upgrade", "loopback", "demo", "aws lazily"}),
+    "aiohttp": frozenset({"websocket", "upgrade", "loopback", "demo", "metrics", "aws lazily"}),
     "yarl": frozenset({"upgrade", "loopback", "aws lazily"}),
     "aiobotocore": frozenset({"aws_api"}),
     "botocore": frozenset({"aws_api"}),
+    "h11": frozenset({"http_request"}),
+    "prometheus_client": frozenset({"metrics"}),
+    "rich": frozenset({"table"}),
     "pytest": frozenset({"testing"}),
     "pytest_asyncio": frozenset({"testing"}),
 }
@@ -334,7 +341,7 @@ def test_good_sources_pass() -> None:
         (
             "session.py",
             "import aiohttp",
-            "only ['aws lazily', 'demo', 'loopback', 'upgrade', 'websocket'] may",
+            "only ['aws lazily', 'demo', 'loopback', 'metrics', 'upgrade', 'websocket'] may",
         ),
         ("pool.py", "async def f():\n    from aiohttp import web", "only ['aws lazily'"),
         ("aws.py", "import aiohttp", "only inside a function"),
