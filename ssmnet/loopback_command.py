@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from .status import tell
 if TYPE_CHECKING:
     import asyncio
     import ssl
+    from collections.abc import Iterable
 
 # These settings would lead an AWS client past the loopback's own.
 _IN_THE_WAY = (
@@ -68,6 +70,13 @@ def loopback(
             help="With --kms, refuse clients that ignore the agent's random challenge.",
         ),
     ] = False,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST=ADDRESS",
+            help="A host name that the agent knows, as db.internal=127.0.0.1; may be repeated.",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Certificate (PEM) for localhost: use https and wss."),
@@ -133,6 +142,8 @@ def loopback(
     if require_challenge and not kms:
         raise UsageError("--require-challenge needs --kms")
 
+    names = _names(name or ())
+
     async def main(stop: asyncio.Event) -> None:
         far_end = Loopback(
             port,
@@ -145,6 +156,7 @@ def loopback(
             agent_version=agent_version,
             kms=kms,
             require_challenge=require_challenge,
+            names=names,
             idle_timeout=idle_timeout,
             max_duration=max_duration,
             agent_away_limit=agent_away or AGENT_AWAY,
@@ -163,6 +175,20 @@ def loopback(
             tell(f"{far_end.sessions_started} sessions started, {far_end.sessions} still open")
 
     run_command(main)
+
+
+def _names(texts: Iterable[str]) -> dict[str, str]:
+    """Addresses by host name."""
+    names = {}
+    for text in texts:
+        host, _, address = text.partition("=")
+        try:
+            names[host] = str(ip_address(address))
+        except ValueError:
+            host = ""
+        if not host:
+            raise UsageError(f"--name {text} is not HOST=ADDRESS, such as db.internal=127.0.0.1")
+    return names
 
 
 def _server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from ipaddress import ip_address
 from typing import Literal, Self
 
 from . import ecs
@@ -59,6 +60,10 @@ class Loopback:
     many seconds it drops input after the handshake. ``offer`` is told of each new session and has
     to bring its own agent.
 
+    ``names`` is the far end's hosts file, so to speak: addresses by host name, such as
+    ``{"db.internal": "127.0.0.1"}``, for names that nobody else on this machine need know. One that
+    is not an address raises ValueError.
+
     ``open_timeout`` bounds the wait for a WebSocket's first message, ``away_limit`` how long a
     session lives without its client, ``agent_away_limit`` without an agent that was there. Like
     AWS's, a session may end ``idle_timeout`` after the last stream data either way (pings and
@@ -97,6 +102,7 @@ class Loopback:
         first_output_delay: float = FIRST_OUTPUT_DELAY,
         kms: bool = False,
         require_challenge: bool = False,
+        names: Mapping[str, str] | None = None,
         offer: Callable[[AgentOffer], None] | None = None,
         open_timeout: float = OPEN_TIMEOUT,
         away_limit: float = CLIENT_AWAY,
@@ -115,7 +121,14 @@ class Loopback:
             allow_unsigned=allow_unsigned,
             denied=denied,
             agent=AgentSettings(
-                agent_version, pace, ideal, setup_time, first_output_delay, kms, require_challenge
+                agent_version,
+                pace,
+                ideal,
+                setup_time,
+                first_output_delay,
+                kms,
+                require_challenge,
+                _hosts(names or {}),
             ),
             offer=offer,
             open_timeout=open_timeout,
@@ -286,3 +299,10 @@ class Loopback:
     def end_sessions(self, output: str = "") -> None:
         """End every session, as an administrator or a time limit does."""
         self._gateway.faults.end_sessions(output)
+
+
+def _hosts(names: Mapping[str, str]) -> dict[str, str]:
+    """As the agent looks them up: case and the dot at the end make no difference."""
+    return {
+        name.lower().removesuffix("."): str(ip_address(address)) for name, address in names.items()
+    }

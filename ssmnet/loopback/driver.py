@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 from ..alarm import Alarm
 from ..protocol.message import message_ids
@@ -49,7 +49,8 @@ class BuiltInAgent:
     """The agent of one session, without a WebSocket between it and the gateway.
 
     ``send`` takes each burst of messages, ``flow(full)`` is told when input piles up and when it no
-    longer does, ``ended(output)`` when the session is over.
+    longer does, ``ended(output)`` when the session is over. ``names`` are addresses by lower-case
+    host name that this agent knows besides those that the system does.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class BuiltInAgent:
         ended: Callable[[str], None],
         encryption: Encryption | None = None,
         first_output_delay: float = FIRST_OUTPUT_DELAY,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._agent = Agent(
@@ -83,6 +85,7 @@ class BuiltInAgent:
         self._send = send
         self._flow = flow
         self._ended = ended
+        self._names = names or {}
         self._full = False
         self._flushing = False
         self._closed = False
@@ -284,8 +287,10 @@ class BuiltInAgent:
         task.add_done_callback(self._tasks.discard)
 
     async def _resolve(self, host: str) -> None:
+        # These come before DNS, as a hosts file does.
+        named = self._names.get(host.lower().removesuffix("."), host)
         try:
-            found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = await self._loop.getaddrinfo(named, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             self._agent.resolve_failed(_reason(error), self._loop.time())
         else:

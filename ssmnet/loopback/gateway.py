@@ -82,7 +82,7 @@ class AgentSettings:
     """How the built-in agent behaves; see agent.Agent.
 
     ``kms`` makes it encrypt shells and commands, ``require_challenge`` refuse clients that do not
-    bind the data key to its random challenge.
+    bind the data key to its random challenge. ``names`` are addresses by lower-case host name.
     """
 
     version: str = "3.3.0.0"
@@ -92,6 +92,7 @@ class AgentSettings:
     first_output_delay: float = FIRST_OUTPUT_DELAY
     kms: bool = False
     require_challenge: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class Gateway:
@@ -215,6 +216,7 @@ class Gateway:
             flow=lambda full: session.agent_flow(agent, full),
             ended=session.end,
             encryption=self._encryption(session) if self._agent.kms else None,
+            names=self._agent.names,
         )
         self.agents[session.id] = agent
         session.attach_agent(agent)

@@ -339,6 +339,26 @@ async def test_hosts_that_end_the_session(client: FarClient, host: str, output: 
     assert not await client.resume()
 
 
+@pytest.mark.parametrize("host", ["db.internal", "DB.Internal", "db.internal."])
+async def test_a_name_that_only_the_agent_knows(echo_port: str, host: str) -> None:
+    async with far(names={"db.INTERNAL.": "127.0.0.1"}) as client:
+        await client.ready(REMOTE, host=host, portNumber=echo_port)
+        await client.open_stream(3, b"hello")
+        await client.until(lambda: client.frames.data(3) == b"hello")
+
+
+async def test_a_name_of_what_is_forbidden() -> None:
+    async with far(names={"metadata.internal": "169.254.169.254"}) as client:
+        await client.ready(REMOTE, host="metadata.internal", portNumber="80")
+        closed = await client.until_closed()
+        assert closed == "Forwarding to IP address metadata.internal is forbidden."
+
+
+def test_what_a_name_stands_for_is_an_address() -> None:
+    with pytest.raises(ValueError, match="other.internal"):
+        Loopback(names={"db.internal": "other.internal"})
+
+
 # Reliability.
 
 

@@ -1,5 +1,6 @@
-"""The options of ``ssmnet loopback`` that are about encryption."""
+"""The options of ``ssmnet loopback`` that are about encryption, and about names."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from ssmnet.loopback import Loopback
 from tests import wire
 from tests.e2e.processes import SSMNET, FarEnd, far_end_running, run
+from tests.io.far_client import FarClient
 from tests.loopback.clients import aws_client
 from tests.loopback.test_encrypted_sessions import EncryptedClient
 
@@ -65,3 +67,28 @@ async def confirmed(client: EncryptedClient) -> str:
 async def test_a_challenge_needs_encryption(env: dict[str, str]) -> None:
     done = await run(SSMNET, "loopback", "--require-challenge", env=env)
     assert (done.status, done.err) == (2, "error: --require-challenge needs --kms\n")
+
+
+async def test_names_that_are_none(env: dict[str, str]) -> None:
+    for text in ("db.internal", "=127.0.0.1", "db.internal=other", "db.internal=127.0.0.1:80"):
+        done = await run(SSMNET, "loopback", "--name", text, env=env)
+        said = f"error: --name {text} is not HOST=ADDRESS, such as db.internal=127.0.0.1\n"
+        assert (done.status, done.err) == (2, said)
+
+
+async def test_names_that_the_agent_knows(env: dict[str, str]) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = str(server.sockets[0].getsockname()[1])
+        names = ("--name", "db.internal=127.0.0.1", "--name", "none.internal=127.0.0.9")
+        async with far_end_running(env, *names) as far_end, FarClient(Exported(far_end)) as client:
+            await client.ready(
+                "AWS-StartPortForwardingSessionToRemoteHost", host="db.internal", portNumber=port
+            )
+            await client.open_stream(3)
+            await client.until(lambda: client.frames.data(3) == b"hello")
+            await client.send_flag(wire.TERMINATE_SESSION)
+            await client.until_closed()
