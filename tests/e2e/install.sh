@@ -25,6 +25,11 @@ missing() {
     missing_command vim vim
     missing_command less less
     missing_command top procps
+    missing_command proxychains4 proxychains4
+    missing_command chromium chromium
+    # Without any font a browser draws no text.
+    [ -n "$(find /usr/share/fonts -name '*.ttf' 2>/dev/null | head -n 1)" ] \
+        || echo fonts-dejavu-core
 }
 
 missing_command() { # missing_command COMMAND PACKAGE
