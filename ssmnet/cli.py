@@ -158,9 +158,9 @@ def forward(
     Ends with Ctrl-C: open connections may finish for a moment, then the session is terminated.
     Exit status: 0 after Ctrl-C or SIGTERM, 1 after an error, 2 for a usage error.
     """
-    from .forwards import check_distinct, make_forward, parse_forward
+    from .forwards import Request, check_distinct, make_forward, parse_forward, parse_sessions
     from .targets import pick_target
-    from .up import Request, parse_sessions, run_forwards
+    from .up import run_forwards
 
     wanted = [parse_forward(text, bind) for text in forwards or ()]
     if remote is not None or (document is not None and not wanted):

@@ -1,10 +1,10 @@
-"""Forward: one forward as a user asks for it, and how it is written on a command line."""
+"""Forward and Request: a forward as a user asks for it, and how it is written on a command line."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -12,6 +12,10 @@ from .bind import LOOPBACK
 from .errors import UsageError
 
 _FIELD = re.compile(r"\[([^\[\]]+)\](?=:|$)|([^:\[\]]*)(?=:|$)")
+
+# What ``--sessions auto`` is: AWS lets an account start a few a second, and counts those open.
+AUTO_SESSIONS = 4
+MAX_SESSIONS = 200
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -42,6 +46,26 @@ class Forward(msgspec.Struct, frozen=True):
     def is_exposed(self) -> bool:
         """Whether other hosts can use it."""
         return isinstance(self.local, int) and not all(map(_is_loopback, self.bind))
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Whom to forward through, and how.
+
+    Up to ``sessions`` share the connections of each forward. ``max_restarts`` bounds how many may
+    be started for those that are over; None for no bound. The others are in seconds: see Session
+    for ``resume_timeout`` and ``keep_alive``, SessionPool for ``max_session_age``.
+    """
+
+    target: str
+    reason: str | None = None
+    document: str | None = None
+    parameters: Mapping[str, Sequence[str]] | None = None
+    check: bool = False
+    sessions: int = 1
+    max_restarts: int | None = None
+    resume_timeout: float | None = None
+    keep_alive: float | None = None
+    max_session_age: float | None = None
 
 
 def parse_forward(text: str, bind: str | None = None) -> Forward:
@@ -88,6 +112,15 @@ def check_distinct(forwards: Sequence[Forward]) -> None:
             if forward.local != 0 and place in seen:
                 raise UsageError(f"two forwards listen on {forward.local}")
             seen.add(place)
+
+
+def parse_sessions(text: str) -> int:
+    """Read how many sessions a forward may have: a number, or ``auto``. Raises UsageError."""
+    if text == "auto":
+        return AUTO_SESSIONS
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_SESSIONS:
+        raise UsageError(f"--sessions {text!r} is neither auto nor from 1 to {MAX_SESSIONS}")
+    return int(text)
 
 
 def _split(text: str) -> list[str] | None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping, Sequence
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from .aws import Client
-from .errors import ConnectError, DestinationRefused, Error, UsageError
+from .errors import ConnectError, DestinationRefused, Error
 from .events import Closed, Event, Listening
 from .forward import Listener
-from .forwards import Forward
+from .forwards import Forward, Request
 from .pool import SessionPool
 from .protocol.reconnect import MAX_REFUSALS
 from .runner import finish, unless
@@ -21,38 +18,6 @@ from .target import open_port_session
 
 # How long connections that are open may go on after a stop was asked for.
 DRAIN_TIME = 3.0
-# What ``--sessions auto`` is: AWS lets an account start a few a second, and counts those open.
-AUTO_SESSIONS = 4
-MAX_SESSIONS = 200
-
-
-class Request(msgspec.Struct, frozen=True):
-    """Whom to forward through, and how.
-
-    Up to ``sessions`` share the connections of each forward. ``max_restarts`` bounds how many may
-    be started for those that are over; None for no bound. The others are in seconds: see Session
-    for ``resume_timeout`` and ``keep_alive``, SessionPool for ``max_session_age``.
-    """
-
-    target: str
-    reason: str | None = None
-    document: str | None = None
-    parameters: Mapping[str, Sequence[str]] | None = None
-    check: bool = False
-    sessions: int = 1
-    max_restarts: int | None = None
-    resume_timeout: float | None = None
-    keep_alive: float | None = None
-    max_session_age: float | None = None
-
-
-def parse_sessions(text: str) -> int:
-    """Read how many sessions a forward may have: a number, or ``auto``. Raises UsageError."""
-    if text == "auto":
-        return AUTO_SESSIONS
-    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_SESSIONS:
-        raise UsageError(f"--sessions {text!r} is neither auto nor from 1 to {MAX_SESSIONS}")
-    return int(text)
 
 
 async def run_forwards(

@@ -8,10 +8,10 @@ import pytest
 from ssmnet.aws import Client
 from ssmnet.errors import ListenError, UsageError
 from ssmnet.events import Event, Listening, Widened
-from ssmnet.forwards import Forward
+from ssmnet.forwards import AUTO_SESSIONS, MAX_SESSIONS, Forward, Request, parse_sessions
 from ssmnet.loopback import Loopback
 from ssmnet.runner import finish
-from ssmnet.up import AUTO_SESSIONS, MAX_SESSIONS, Request, parse_sessions, run_forwards
+from ssmnet.up import run_forwards
 from tests.io.tunnels import echo
 
 pytestmark = pytest.mark.usefixtures("clean")
