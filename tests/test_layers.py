@@ -33,8 +33,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pool",
         "aws loopback",
         "dialer shell forwards duration target targets status metrics table rules pac"
-        " ssh_config plugin_status",
-        "socks_client http_client http_request",
+        " ssh_config plugin_status config_file child_process",
+        "socks_client http_client http_request config_schema",
         "proxy config",
         "service",
         "up testing blocking command execute plugin_port control service_files",

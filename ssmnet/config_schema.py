@@ -1,0 +1,157 @@
+"""What may stand in the tables of ``ssmnet.toml``, and what is said to be expected there.
+
+One description a type: it is what an error tells.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from .duration import parse_duration
+from .errors import UsageError
+
+MAX_SESSIONS = 200
+
+
+class Seconds(float):
+    """A time in seconds, written ``90``, ``"90s"``, ``"15m"`` or ``"8h"``."""
+
+
+WORD = r"\A[^\s\x00-\x1f\x7f]+\Z"
+Text = Annotated[
+    str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=1024, description="a line of text")
+]
+Time = Annotated[Seconds, Meta(description='a time such as "90s", "15m" or "8h"')]
+Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+LocalPort = Annotated[int, Meta(ge=0, le=65535, description="a port, or 0 for a free one")]
+SocketPath = Annotated[str, Meta(pattern=r"/", max_length=1024)]
+Local = Annotated[
+    LocalPort | SocketPath,
+    Meta(description="a port, 0 for a free one, or the path of a socket with a / in it"),
+]
+Address = Annotated[str, Meta(pattern=r"\A[^\s/\[\]]+\Z", max_length=255)]
+Bind = Annotated[
+    Address | Annotated[list[Address], Meta(min_length=1, max_length=16)],
+    Meta(description="an address to listen on, or a list of them"),
+]
+Host = Annotated[Address, Meta(description="a host's name or address")]
+Sessions = Annotated[
+    Annotated[int, Meta(ge=1, le=MAX_SESSIONS)] | Literal["auto"],
+    Meta(description=f'a number from 1 to {MAX_SESSIONS}, or "auto"'),
+]
+Parameters = Annotated[
+    dict[str, str | list[str]],
+    Meta(max_length=100, description="a table of texts, or lists of them"),
+]
+Flag = Annotated[bool, Meta(description="true or false")]
+Count = Annotated[int, Meta(ge=0, description="a number from 0")]
+Patterns = Annotated[
+    list[Annotated[str, Meta(pattern=WORD, max_length=300)]],
+    Meta(
+        max_length=1000, description='a list of patterns such as ["*.internal", "10.0.0.0/8:443"]'
+    ),
+]
+Routes = Annotated[
+    list[Annotated[str, Meta(pattern=r"\A\S+ +via +\S+\Z", max_length=600)]],
+    Meta(max_length=1000, description='a list of routes such as ["*.prod.internal via i-0123"]'),
+]
+MaxSessions = Annotated[
+    int, Meta(ge=1, le=MAX_SESSIONS, description=f"a number from 1 to {MAX_SESSIONS}")
+]
+Variable = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="an environment variable's name")
+]
+
+
+class Common(msgspec.Struct):
+    """What forwards and proxies both have."""
+
+    profile: Text | None = None
+    region: Text | None = None
+    endpoint_url: Text | None = None
+    target: Text | None = None
+    reason: Text | None = None
+    keep_alive: Time | None = None
+    max_session_age: Time | None = None
+    resume_timeout: Time | None = None
+
+
+class Defaults(Common):
+    """``[defaults]``."""
+
+    sessions: Sessions | None = None
+
+
+class Forward(Defaults):
+    """``[forwards.NAME]``."""
+
+    local: Local | None = None
+    bind: Bind | None = None
+    host: Host | None = None
+    remote: Port | None = None
+    document: Text | None = None
+    parameters: Parameters | None = None
+    check: Flag = False
+    max_restarts: Count | None = None
+
+
+class Proxy(Common):
+    """``[proxies.NAME]``."""
+
+    socks: LocalPort | None = None
+    http: LocalPort | None = None
+    bind: Bind | None = None
+    allow: Patterns = []
+    deny: Patterns = []
+    routes: Routes = []
+    max_sessions: MaxSessions | None = None
+    idle: Time | None = None
+    user: Text | None = None
+    password_env: Variable | None = None
+
+
+class Wrong(Exception):
+    """A value is none that may stand there; the text says what may."""
+
+
+def read_value(kind: type[Common], name: str, value: object) -> Any:
+    """The value for a field of ``kind``. Raises Wrong."""
+    try:
+        # Within its struct: msgspec keeps what it has made of that, and of no type by itself.
+        table = msgspec.convert({name: value}, kind, dec_hook=_seconds)
+    except msgspec.ValidationError:
+        wanted = next(f.type for f in msgspec.structs.fields(kind) if f.name == name)
+        # What is no name of a variable may be the password itself.
+        found = "" if wanted == Variable | None else f", found {show(value)}"
+        raise Wrong(f"expected {_description(wanted)}{found}") from None
+    return getattr(table, name)
+
+
+def _seconds(kind: type, value: object) -> Seconds:
+    if kind is not Seconds or isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    try:
+        return Seconds(parse_duration(str(value)))
+    except UsageError as error:
+        raise ValueError from error
+
+
+def _description(kind: object) -> str:
+    """What the outermost type that says so is for people."""
+    for one in reversed(get_args(kind)):
+        text = one.description if isinstance(one, Meta) else _description(one)
+        if text:
+            return str(text)
+    return ""
+
+
+def show(value: object) -> str:
+    """A value of the file, for people."""
+    if isinstance(value, dict):
+        return "a table"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:80]}..."
