@@ -6,13 +6,18 @@ import msgspec
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening", tag_field="event"):
-    """A local port or socket accepts connections."""
+    """A local port or socket accepts connections.
+
+    ``kind`` is what it is: a forward, a socks or an http proxy. A proxy has no session yet, and its
+    clients name the destinations.
+    """
 
     address: str
     port: int | None
     session_id: str
     target: str
     destination: str
+    kind: str = "forward"
 
 
 class Connected(msgspec.Struct, frozen=True, tag="connected", tag_field="event"):
@@ -24,13 +29,14 @@ class Connected(msgspec.Struct, frozen=True, tag="connected", tag_field="event")
 
 
 class Disconnected(msgspec.Struct, frozen=True, tag="disconnected", tag_field="event"):
-    """A connection is over. ``error`` is empty after an orderly end."""
+    """A connection is over. ``error`` is empty after an orderly end, and ``cause`` its class."""
 
     connection: int
     destination: str
     bytes_sent: int
     bytes_received: int
     error: str
+    cause: str = ""
 
 
 class Resuming(msgspec.Struct, frozen=True, tag="resuming", tag_field="event"):
@@ -86,6 +92,21 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped", tag_field="event"):
     events: int
 
 
+class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="event"):
+    """A forward or proxy could not start, or go on. It is tried again after ``seconds``."""
+
+    error: str
+    cause: str
+    seconds: float
+
+
+class Reloaded(msgspec.Struct, frozen=True, tag="reloaded", tag_field="event"):
+    """The file was read again. ``error`` says why nothing of it was taken, or is empty."""
+
+    changes: str
+    error: str = ""
+
+
 class Closed(msgspec.Struct, frozen=True, tag="closed", tag_field="event"):
     """A forward is over."""
 
@@ -104,5 +125,7 @@ Event = (
     | Widened
     | Narrowed
     | Dropped
+    | Failed
+    | Reloaded
     | Closed
 )

@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward waiting load shell_ends",
         "pool",
         "aws loopback",
-        "dialer shell forwards duration target targets status metrics table rules pac"
+        "tally dialer shell forwards duration target targets status metrics table rules pac"
         " ssh_config plugin_status config_file child_process",
         "socks_client http_client http_request config_schema",
         "proxy config",
