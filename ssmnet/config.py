@@ -10,10 +10,10 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from . import config_schema
 from .bind import LOOPBACK
 from .config_file import Key, find_config, key_lines, parse, read_text
 from .errors import UsageError
-from .forwards import Forward
+from .forwards import Forward, Request, parse_sessions
 
 _T = TypeVar("_T", bound=config_schema.Common)
 
@@ -38,39 +38,24 @@ class Place(NamedTuple):
     endpoint_url: str | None
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How sessions are started and kept; times are in seconds. The names are ``up.Request``'s."""
-
-    reason: str | None = None
-    document: str | None = None
-    parameters: Mapping[str, tuple[str, ...]] | None = None
-    check: bool = False
-    sessions: int | Literal["auto"] = 1
-    max_restarts: int | None = None
-    resume_timeout: float | None = None
-    keep_alive: float | None = None
-    max_session_age: float | None = None
-
-
 class NamedForward(msgspec.Struct, frozen=True, kw_only=True):
-    """A forward of the file; ``target`` is None where the file names none."""
+    """A forward of the file. Its request's ``target`` is empty where the file names none."""
 
     name: str
     place: Place
-    target: str | None
     forward: Forward
-    options: Options
+    request: Request
 
 
 class NamedProxy(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy of the file: SOCKS, HTTP or both, each on a port of its own; 0 takes a free one.
 
+    Its request's ``target`` is the one for what no route fits, and empty where there is none.
     ``idle`` is in seconds. The password is in the environment variable ``password_env``.
     """
 
     name: str
     place: Place
-    target: str | None
     socks: int | None
     http: int | None
     bind: tuple[str, ...]
@@ -81,7 +66,7 @@ class NamedProxy(msgspec.Struct, frozen=True, kw_only=True):
     idle: float | None
     user: str | None
     password_env: str | None
-    options: Options
+    request: Request
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -168,14 +153,14 @@ class _Reader:
         return NamedForward(
             name=key[-1],
             place=Place(given.profile, given.region, given.endpoint_url),
-            target=given.target,
             forward=Forward(self._local(given), given.remote, given.host, _addresses(given.bind)),
-            options=Options(
+            request=Request(
+                target=given.target or "",
                 reason=given.reason,
                 document=given.document,
                 parameters=_lists(given.parameters),
                 check=given.check,
-                sessions=given.sessions or 1,
+                sessions=parse_sessions(str(given.sessions or 1)),
                 max_restarts=given.max_restarts,
                 resume_timeout=given.resume_timeout,
                 keep_alive=given.keep_alive,
@@ -205,7 +190,6 @@ class _Reader:
         return NamedProxy(
             name=key[-1],
             place=Place(given.profile, given.region, given.endpoint_url),
-            target=given.target,
             socks=given.socks,
             http=given.http,
             bind=bind,
@@ -216,7 +200,8 @@ class _Reader:
             idle=given.idle,
             user=given.user,
             password_env=given.password_env,
-            options=Options(
+            request=Request(
+                target=given.target or "",
                 reason=given.reason,
                 resume_timeout=given.resume_timeout,
                 keep_alive=given.keep_alive,

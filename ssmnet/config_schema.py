@@ -13,8 +13,7 @@ from msgspec import Meta
 
 from .duration import parse_duration
 from .errors import UsageError
-
-MAX_SESSIONS = 200
+from .forwards import MAX_SESSIONS
 
 
 class Seconds(float):
