@@ -1,4 +1,4 @@
-"""Forwarder pairs two transports; Listener makes such pairs for what it accepts.
+"""Forwarder pairs two transports; Server keeps such pairs, and Listener makes them.
 
 All that carries bytes here is an asyncio transport, so one Forwarder joins any two of them: an
 accepted TCP connection or unix socket, a stream of a session, a pipe.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Protocol, cast
 
-from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix
+from .acceptor import Acceptor
 from .errors import Error
 from .events import Connected, Disconnected, Event
 
@@ -97,22 +95,50 @@ class Peer(asyncio.Protocol):
         self._forwarder.lose(self, exc)
 
 
+class Dialled(Protocol):
+    """What ``dial`` has begun: a transport, or what becomes one."""
+
+    def abort(self) -> None:
+        """Drop it."""
+
+
 class Forwarder:
-    """Two peers, each of which gets what the other receives. ``left`` is the one that asked."""
+    """Two peers, each of which gets what the other receives. ``left`` is the one that asked.
 
-    __slots__ = ("_hurried", "_moved", "_on_end", "_timer", "error", "left", "number", "right")
+    ``destination`` is where the right one leads, for people. ``dialled`` is aborted when there is
+    no use any more for a right one that is not there yet.
+    """
 
-    def __init__(self, number: int, on_end: Callable[[Forwarder], None]) -> None:
-        self.left = Peer(self)
-        self.right = Peer(self)
-        self.left.other = self.right
-        self.right.other = self.left
+    __slots__ = (
+        "_hurried",
+        "_moved",
+        "_on_end",
+        "_timer",
+        "destination",
+        "dialled",
+        "error",
+        "left",
+        "number",
+        "right",
+    )
+
+    def __init__(
+        self, number: int, on_end: Callable[[Forwarder], None], destination: str = ""
+    ) -> None:
+        self.set_peers(Peer(self), Peer(self))
         self.number = number
+        self.destination = destination
+        self.dialled: Dialled | None = None
         self.error: Exception | None = None
         self._on_end = on_end
         self._timer: asyncio.TimerHandle | None = None
         self._moved: tuple[int, int, int] | None = None
         self._hurried = False
+
+    def set_peers(self, left: Peer, right: Peer) -> None:
+        """Have others, before either has a transport."""
+        self.left, self.right = left, right
+        left.other, right.other = right, left
 
     def wait_for_quiet(self) -> None:
         """One side's end can't be passed on: close both when no byte has moved for a while."""
@@ -198,6 +224,8 @@ class Forwarder:
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self.right.transport is None and self.dialled is not None:
+            self.dialled.abort()
         self._on_end(self)
 
 
@@ -210,79 +238,46 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-class Dialled(Protocol):
-    """What ``dial`` has begun: a transport, or what becomes one."""
+class Server(Acceptor):
+    """Accepts connections, and keeps the forwarder of each until it is over.
 
-    def abort(self) -> None:
-        """Drop it."""
-
-
-class _Accepted(asyncio.Protocol):
-    """A connection that was accepted just now."""
-
-    def __init__(self, accept: Callable[[asyncio.Transport], None]) -> None:
-        self._accept = accept
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand it over."""
-        self._accept(cast(asyncio.Transport, transport))
-
-
-class Listener:
-    """Accepts connections and joins each to what ``dial`` makes. See listen_tcp, listen_unix.
-
-    ``dial`` gets the protocol for the other side, whose ``connection_made`` may come later, or
-    ``connection_lost`` instead. It raises ssmnet's errors, which reset the connection.
+    ``accepted`` counts them.
     """
 
     def __init__(
-        self,
-        dial: Callable[[asyncio.Protocol], Dialled],
-        destination: str,
-        on_event: Callable[[Event], None],
+        self, make: Callable[[], asyncio.Protocol], on_event: Callable[[Event], None]
     ) -> None:
-        self._dial = dial
+        super().__init__(make)
         self._on_event = on_event
-        self._servers: list[asyncio.Server] = []
-        self._forwarders: dict[Forwarder, Dialled | None] = {}
-        self._count = 0
+        self._forwarders: set[Forwarder] = set()
         self._on_end = self._ended  # one for all of them: it takes as much as half a Forwarder
         self._empty = asyncio.Event()
         self._empty.set()
-        self._socket_file: tuple[Path, int] | None = None
-        self.destination = destination
-        # The first address or the socket's path, and the TCP port, after close, too.
-        self.address = ""
-        self.port: int | None = None
-
-    async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
-        """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
-        sockets = bind_tcp(hosts, port)
-        self.address, self.port = sockets[0].getsockname()[:2]
-        await self._serve(sockets)
-
-    async def listen_unix(self, path: str) -> None:
-        """Listen on a unix socket that only this user can open. Raises ListenError."""
-        sock = bind_unix(path)
-        self.address = path
-        self._socket_file = Path(path), os.stat(path).st_ino
-        await self._serve([sock])
+        self.accepted = 0
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._forwarders)
 
-    def close(self) -> None:
-        """Accept no more. Connections go on; see ``wait_closed``."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-        if self._socket_file is not None:
-            path, inode = self._socket_file
-            with contextlib.suppress(OSError):
-                if path.stat().st_ino == inode:
-                    path.unlink()
+    @property
+    def sent(self) -> int:
+        """How many bytes the clients of the open connections have sent."""
+        return sum(forwarder.left.received for forwarder in self._forwarders)
+
+    @property
+    def received(self) -> int:
+        """How many bytes have come for them."""
+        return sum(forwarder.right.received for forwarder in self._forwarders)
+
+    def begin(self, peer: str, destination: str) -> Forwarder:
+        """A forwarder, without transports, for a connection from ``peer``."""
+        self.accepted += 1
+        forwarder = Forwarder(self.accepted, self._on_end, destination)
+        self._forwarders.add(forwarder)
+        self._empty.clear()
+        self._on_event(Connected(forwarder.number, peer, destination))
+        return forwarder
 
     async def wait_closed(self, timeout: float) -> bool:  # noqa: ASYNC109 - then it acts
         """Wait for open connections to end; whether there is something left to arrive.
@@ -303,48 +298,63 @@ class Listener:
             await self._empty.wait()
         return not forwarders or any(forwarder.error is None for forwarder in forwarders)
 
-    async def _serve(self, sockets: list[socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        for sock in sockets:
-            make = partial(_Accepted, self._accept)
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                server = await loop.create_server(make, sock=sock, backlog=BACKLOG)
-            else:
-                server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
-            self._servers.append(server)
-
-    def _accept(self, transport: asyncio.Transport) -> None:
-        self._count += 1
-        forwarder = Forwarder(self._count, self._on_end)
-        self._forwarders[forwarder] = None
-        self._empty.clear()
-        transport.set_protocol(forwarder.left)
-        forwarder.left.connection_made(transport)
-        self._on_event(Connected(forwarder.number, _peer_name(transport), self.destination))
-        try:
-            self._forwarders[forwarder] = self._dial(forwarder.right)
-        except Error as error:
-            forwarder.error = error
-            reset(transport)
-
     def _ended(self, forwarder: Forwarder) -> None:
-        dialled = self._forwarders.pop(forwarder)
-        if forwarder.right.transport is None and dialled is not None:
-            dialled.abort()
+        self._forwarders.remove(forwarder)
         if not self._forwarders:
             self._empty.set()
         error = forwarder.error
         self._on_event(
             Disconnected(
                 forwarder.number,
-                self.destination,
+                forwarder.destination,
                 forwarder.left.received,
                 forwarder.right.received,
                 "" if error is None else str(error) or type(error).__name__,
+                "" if error is None else type(error).__name__,
             )
         )
 
 
-def _peer_name(transport: asyncio.Transport) -> str:
+class _Accepted(asyncio.Protocol):
+    """A connection that was accepted just now."""
+
+    def __init__(self, accept: Callable[[asyncio.Transport], None]) -> None:
+        self._accept = accept
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand it over."""
+        self._accept(cast(asyncio.Transport, transport))
+
+
+class Listener(Server):
+    """Accepts connections and joins each to what ``dial`` makes. See listen_tcp, listen_unix.
+
+    ``dial`` gets the protocol for the other side, whose ``connection_made`` may come later, or
+    ``connection_lost`` instead. It raises ssmnet's errors, which reset the connection.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[asyncio.Protocol], Dialled],
+        destination: str,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        super().__init__(partial(_Accepted, self._accept), on_event)
+        self._dial = dial
+        self.destination = destination
+
+    def _accept(self, transport: asyncio.Transport) -> None:
+        forwarder = self.begin(peer_name(transport), self.destination)
+        transport.set_protocol(forwarder.left)
+        forwarder.left.connection_made(transport)
+        try:
+            forwarder.dialled = self._dial(forwarder.right)
+        except Error as error:
+            forwarder.error = error
+            reset(transport)
+
+
+def peer_name(transport: asyncio.Transport) -> str:
+    """Who is at the other end, as ``address:port``; empty for a unix socket."""
     peer = transport.get_extra_info("peername")
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""

@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_version errors output signals parent alarm patience escapes console descriptor"
         " testing.link testing.clock",
         "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
-        "runner",
+        "runner acceptor",
         "protocol",
         "transport websocket reading access",
         "driver upgrade aws_api",
@@ -34,7 +34,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "aws loopback",
         "tally dialer shell forwards duration target targets status metrics table rules pac"
         " ssh_config plugin_status config_file child_process",
-        "socks_client http_client http_request config_schema",
+        "greeting http_request",
+        "socks_client http_client config_schema",
         "proxy config",
         "service",
         "up testing blocking command execute plugin_port control service_files",

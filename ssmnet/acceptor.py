@@ -1,0 +1,71 @@
+"""Acceptor: a TCP port or a unix socket that is listened on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix
+
+
+class Acceptor:
+    """Accepts connections and gives each the protocol that ``make`` makes.
+
+    ``address`` is the first address, or the socket's path, and ``port`` the TCP port; after
+    ``close``, too.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+        self._make = make
+        self._servers: list[asyncio.Server] = []
+        self._socket_file: tuple[Path, int] | None = None
+        self.address = ""
+        self.port: int | None = None
+
+    async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
+        """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
+        sockets = bind_tcp(hosts, port)
+        self.address, self.port = sockets[0].getsockname()[:2]
+        await self._serve(sockets)
+
+    async def listen_unix(self, path: str) -> None:
+        """Listen on a unix socket that only this user can open. Raises ListenError."""
+        sock = bind_unix(path)
+        self.address = path
+        self._socket_file = Path(path), os.stat(path).st_ino
+        await self._serve([sock])
+
+    @property
+    def place(self) -> str:
+        """Where it listens, for people: ``127.0.0.1:1080``, or a path."""
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+    def close(self) -> None:
+        """Accept no more. Connections go on."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._socket_file is not None:
+            path, inode = self._socket_file
+            with contextlib.suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
+
+    async def _serve(self, sockets: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                server = await loop.create_server(self._make, sock=sock, backlog=BACKLOG)
+            else:
+                server = await loop.create_unix_server(self._make, sock=sock, backlog=BACKLOG)
+            self._servers.append(server)
