@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         " ssh_config plugin_status config_file child_process",
         "greeting http_request",
         "socks_client http_client config_schema",
-        "proxy config",
+        "proxy config control_client",
         "service",
         "up testing blocking command execute plugin_port control service_files",
         "demo loopback_command plugin_command ssh_proxy",
@@ -254,7 +254,8 @@ def reach(start: str, imports: Mapping[str, list[Import]]) -> dict[str, str]:
 
 def declared_libraries() -> frozenset[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return frozenset(re.split(r"[^\w-]", text)[0] for text in project["dependencies"])
+    names = (re.split(r"[^\w-]", text)[0] for text in project["dependencies"])
+    return frozenset(name.replace("-", "_") for name in names)
 
 
 def test_the_package_keeps_the_rules() -> None:
