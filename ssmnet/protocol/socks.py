@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 VERSION_4 = 4
 VERSION_5 = 5
@@ -119,16 +120,17 @@ class SocksRequest:
         buffer = self._buffer
         if len(buffer) < 2 or (part := self._take(2 + buffer[1])) is None:
             return None
-        method = NO_PASSWORD if self._check_password is None else PASSWORD
+        check = self._check_password
+        method = NO_PASSWORD if check is None else PASSWORD
         if method not in part[2:]:
             needed = "to be asked for a password" if method == PASSWORD else "to do without one"
             self.error = f"the client does not offer {needed}"
             self.outcome = Outcome.FORBIDDEN
             return bytes((VERSION_5, NO_METHOD))
-        self._step = self._read_request_5 if method == NO_PASSWORD else self._read_password
+        self._step = self._read_request_5 if check is None else partial(self._read_password, check)
         return bytes((VERSION_5, method))
 
-    def _read_password(self) -> bytes | None:
+    def _read_password(self, check: Callable[[str, str], bool]) -> bytes | None:
         buffer = self._buffer
         if buffer[:1] not in (b"", bytes((PASSWORD_VERSION,))):
             raise SocksError("the client's user name and password are not as in RFC 1929")
@@ -138,20 +140,12 @@ class SocksRequest:
         part = self._take(user_end + 1 + buffer[user_end])
         if part is None:
             return None
-        if self._is_right(part[2:user_end], part[user_end + 1 :]):
+        if _is_right(part[2:user_end], part[user_end + 1 :], check):
             self._step = self._read_request_5
             return bytes((PASSWORD_VERSION, 0))
         self.outcome = Outcome.FORBIDDEN
         self.error = "the client's user name or password is wrong"
         return bytes((PASSWORD_VERSION, 1))
-
-    def _is_right(self, user: bytes, password: bytes) -> bool:
-        if self._check_password is None:
-            return True
-        try:
-            return self._check_password(user.decode(), password.decode())
-        except UnicodeDecodeError:
-            return False
 
     def _read_request_5(self) -> bytes | None:
         buffer = self._buffer
@@ -220,6 +214,13 @@ class SocksRequest:
         self.outcome = outcome
         self.error = error
         return self.reply(outcome)
+
+
+def _is_right(user: bytes, password: bytes, check: Callable[[str, str], bool]) -> bool:
+    try:
+        return check(user.decode(), password.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def normal_host(host: bytes) -> str | None:

@@ -22,6 +22,7 @@ INPUTS = {
     "channel": 1000,
     "websocket": 1500,
     "plugin_argv": 3000,
+    "socks": 3000,
 }
 
 
