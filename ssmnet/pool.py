@@ -27,7 +27,7 @@ from .errors import Error, LocalProtocolError, SessionClosed
 from .events import Event, Narrowed, Restarted, Restarting, Widened
 from .load import Load
 from .protocol.reconnect import MAX_REFUSALS, Restarts, Unfit
-from .session import DRAIN_TIMEOUT, Session
+from .session import DRAIN_TIMEOUT, PROBE_TIMEOUT, Session
 from .transport import StreamTransport
 from .waiting import Waiting
 
@@ -58,6 +58,9 @@ class SessionPool:
     ``max_restarts`` bounds how many may be started because one is over or no good; None for no
     bound. After ``max_age`` seconds a session gets no more connections, nor after
     ``max_refusals`` in a row: useful where the target looks up a name once per session.
+
+    ``on_change`` may be set, and is called when a session has no more connections, when it is over,
+    and when a connection has stopped waiting.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class SessionPool:
         self._sessions: list[Session] = []  # the newest last
         self._retired: dict[Session, None] = {}  # with last bytes on their way; the oldest first
         self._newest_id = ""
+        self._past_retransmissions = 0  # of sessions that are over
         self._waiting: dict[Waiting, float] = {}  # since when
         self._starting: asyncio.Task[None] | None = None
         # Starts for the load, the oldest first, and since when they go on.
@@ -101,6 +105,7 @@ class SessionPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[Error] = self._loop.create_future()
+        self.on_change: Callable[[], None] = lambda: None
 
     async def open(self) -> str:
         """Start the first session and return its id. Raises what that raises."""
@@ -117,11 +122,38 @@ class SessionPool:
         """How many sessions there are."""
         return len(self._sessions)
 
-    async def probe(self) -> bool:
-        """As Session.probe, of the newest session."""
+    @property
+    def connections(self) -> int:
+        """How many connections there are, with those that wait."""
+        return sum(session.streams for session in self._sessions) + len(self._waiting)
+
+    @property
+    def refusals(self) -> int:
+        """How many connections the destination has refused since it last said anything."""
+        return sum(session.refusals for session in self._sessions)
+
+    @property
+    def round_trip_time(self) -> float | None:
+        """As Session.round_trip_time, of the newest session; None without one."""
+        return self._sessions[-1].round_trip_time if self._sessions else None
+
+    async def probe(self, timeout: float = PROBE_TIMEOUT) -> bool:  # noqa: ASYNC109 - as Session's
+        """As Session.probe, of the session that the next connection would get."""
         if not self._sessions:
             raise LocalProtocolError("there is no session to probe")
-        return await self._sessions[-1].probe()
+        session = self._choose() or self._sessions[-1]
+        return await session.probe(timeout)
+
+    @property
+    def retransmissions(self) -> int:
+        """How many messages went out again, in all sessions so far."""
+        living = (*self._sessions, *self._retired)
+        return self._past_retransmissions + sum(session.retransmissions for session in living)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether all sessions wait for a new WebSocket."""
+        return all(session.interrupted for session in self._sessions)
 
     async def wait_ended(self) -> Error:
         """Wait until there will be no further session, and return why."""
@@ -256,7 +288,8 @@ class SessionPool:
         self._place_waiting()
 
     def _forget(self, waiting: Waiting) -> None:
-        self._waiting.pop(waiting, None)
+        if self._waiting.pop(waiting, None) is not None:
+            self.on_change()
 
     # How sessions come and go.
 
@@ -281,6 +314,7 @@ class SessionPool:
         else:
             self._load.changed()
             self._place_waiting()
+        self.on_change()
 
     def _retire(self, session: Session) -> None:
         self._sessions.remove(session)
@@ -294,6 +328,8 @@ class SessionPool:
         error = await self._end_of(session)
         lived = self._clock() - began
         self._restarts.lasted(lived)
+        if session in self._retired or session in self._sessions:
+            self._past_retransmissions += session.retransmissions
         self._retired.pop(session, None)
         if session in self._sessions:
             self._sessions.remove(session)
@@ -302,6 +338,7 @@ class SessionPool:
         if not self._sessions and not self._ended.done():
             self._follow(session, error, lived)
         self._place_waiting()
+        self.on_change()
         await session.close()
 
     def _follow(self, session: Session, error: Error, lived: float) -> None:
