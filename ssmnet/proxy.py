@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 from .events import Event
 from .forward import Server
-from .greeting import DIAL_TIMEOUT, GREETING_TIMEOUT, Dialer, Greetings, ProxyClient
+from .greeting import (
+    DIAL_TIMEOUT,
+    GREETING_TIMEOUT,
+    MAX_DIALLING,
+    MAX_GREETING,
+    Dialer,
+    Greetings,
+    ProxyClient,
+)
 from .socks_client import SocksClient
 
 
@@ -15,8 +23,7 @@ class ProxyServer(Server):
     """Accepts clients of ``kind`` socks or http; see Server and Acceptor.
 
     ``connections`` and ``accepted`` count clients that have made a request. ``credentials`` are the
-    user name and the password that every client needs, or None. For ``timeout`` and
-    ``dial_timeout`` see Greetings.
+    user name and the password that every client needs, or None. For the others see Greetings.
     """
 
     def __init__(
@@ -28,11 +35,20 @@ class ProxyServer(Server):
         on_event: Callable[[Event], None],
         timeout: float = GREETING_TIMEOUT,
         dial_timeout: float = DIAL_TIMEOUT,
+        max_greeting: int = MAX_GREETING,
+        max_dialling: int = MAX_DIALLING,
     ) -> None:
         super().__init__(self._make_client, on_event)
         self.kind = kind
         self._check_password = None if credentials is None else password_check(*credentials)
-        self._greetings = Greetings(dialer, self.begin, timeout=timeout, dial_timeout=dial_timeout)
+        self._greetings = Greetings(
+            dialer,
+            self.begin,
+            timeout=timeout,
+            dial_timeout=dial_timeout,
+            max_greeting=max_greeting,
+            max_dialling=max_dialling,
+        )
 
     async def wait_closed(self, timeout: float) -> bool:  # noqa: ASYNC109 - then it acts
         """As Server's. Clients that have no connection yet are dropped at once."""
