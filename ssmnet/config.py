@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +27,7 @@ _T = TypeVar("_T", bound=config_schema.Common)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - where the user asks for it
+PASSWORD_VARIABLE = "SSMNET_PROXY_PASSWORD"  # noqa: S105 - its name
 MAX_NAMES = 1000  # forwards and proxies
 
 
@@ -51,7 +52,8 @@ class NamedProxy(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy of the file: SOCKS, HTTP or both, each on a port of its own; 0 takes a free one.
 
     Its request's ``target`` is the one for what no route fits, and empty where there is none.
-    ``idle`` is in seconds. The password is in the environment variable ``password_env``.
+    ``idle`` is in seconds. The password of ``user`` is in the environment variable
+    ``password_env``.
     """
 
     name: str
@@ -75,6 +77,26 @@ class Config(msgspec.Struct, frozen=True):
     path: Path
     forwards: dict[str, NamedForward]
     proxies: dict[str, NamedProxy]
+
+    def forward(self, name: str) -> NamedForward:
+        """The forward of that name. Raises UsageError."""
+        if found := self.forwards.get(name):
+            return found
+        raise UsageError(self._unknown(name, self.forwards))
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise UsageError for a name that is neither a forward's nor a proxy's."""
+        for name in names:
+            if name not in self.forwards and name not in self.proxies:
+                raise UsageError(self._unknown(name, [*self.forwards, *self.proxies]))
+
+    def _unknown(self, name: str, known: Iterable[str]) -> str:
+        if name in self.proxies:
+            return f"{name} is a proxy in {self.path}, and no forward"
+        there = ", ".join(sorted(known)[:20]) or "none"
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"is {near[0]} meant?" if near else f"there are: {there}"
+        return f"{self.path} has no {name!r}; {hint}"
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -181,11 +203,11 @@ class _Reader:
         if not {"socks", "http"} & _keys(table):
             self._tell(key, "expected a port for socks, http or both")
         bind = _addresses(given.bind)
-        if (given.user is None) != (given.password_env is None):
-            self._tell(key, "user and password_env go together")
+        if given.user is None and given.password_env is not None:
+            self._tell((*key, "password_env"), "user is missing: who the password is for")
         elif given.user is None and Forward(0, None, bind=bind).is_exposed:
             self._tell(
-                (*key, "bind"), "others could use this proxy: it needs user and password_env"
+                (*key, "bind"), "others could use this proxy: it needs a user, with a password"
             )
         return NamedProxy(
             name=key[-1],
@@ -199,7 +221,7 @@ class _Reader:
             max_sessions=given.max_sessions,
             idle=given.idle,
             user=given.user,
-            password_env=given.password_env,
+            password_env=given.password_env or (PASSWORD_VARIABLE if given.user else None),
             request=Request(
                 target=given.target or "",
                 reason=given.reason,
@@ -278,11 +300,10 @@ def _lists(parameters: dict[str, str | list[str]] | None) -> dict[str, tuple[str
     }
 
 
-def _addresses(bind: str | list[str] | None) -> tuple[str, ...]:
+def _addresses(bind: config_schema.Addresses | None) -> tuple[str, ...]:
     if bind is None:
         return LOOPBACK
-    given = [bind] if isinstance(bind, str) else bind
-    return tuple(a for one in given for a in (EVERYWHERE if one == "*" else (one,)))
+    return tuple(a for one in bind for a in (EVERYWHERE if one == "*" else (one,)))
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -96,11 +96,11 @@ def key_lines(text: str) -> dict[Key, int]:
             continue  # a line that is not told is no reason to fail
         if statement.startswith("["):
             table = found[-1]
-            found, before = [table[:end] for end in range(1, len(table) + 1)], ()
+            found = [table[:end] for end in range(1, len(table) + 1)]
         else:
-            before = table
+            found = [table + key for key in found]
         for key in found:
-            lines.setdefault(before + key, line)
+            lines.setdefault(key, line)
     return lines
 
 

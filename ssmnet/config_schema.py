@@ -6,6 +6,7 @@ One description a type: it is what an error tells.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -15,12 +16,21 @@ from .duration import parse_duration
 from .errors import UsageError
 from .forwards import MAX_SESSIONS
 
+MAX_ADDRESSES = 16
+
 
 class Seconds(float):
     """A time in seconds, written ``90``, ``"90s"``, ``"15m"`` or ``"8h"``."""
 
 
-WORD = r"\A[^\s\x00-\x1f\x7f]+\Z"
+class Addresses(tuple[str, ...]):
+    """Addresses to listen on, written as a text or a list."""
+
+    __slots__ = ()
+
+
+_ADDRESS = r"\A[^\s/\[\]\x00-\x1f\x7f]+\Z"
+_WORD = r"\A[^\s\x00-\x1f\x7f]+\Z"
 Text = Annotated[
     str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=1024, description="a line of text")
 ]
@@ -32,12 +42,11 @@ Local = Annotated[
     LocalPort | SocketPath,
     Meta(description="a port, 0 for a free one, or the path of a socket with a / in it"),
 ]
-Address = Annotated[str, Meta(pattern=r"\A[^\s/\[\]]+\Z", max_length=255)]
-Bind = Annotated[
-    Address | Annotated[list[Address], Meta(min_length=1, max_length=16)],
-    Meta(description="an address to listen on, or a list of them"),
+# A type of ours: msgspec 0.22 corrupts memory where a text or a list may stand, both bounded.
+Bind = Annotated[Addresses, Meta(description="an address to listen on, or a list of them")]
+Host = Annotated[
+    str, Meta(pattern=_ADDRESS, max_length=255, description="a host's name or address")
 ]
-Host = Annotated[Address, Meta(description="a host's name or address")]
 Sessions = Annotated[
     Annotated[int, Meta(ge=1, le=MAX_SESSIONS)] | Literal["auto"],
     Meta(description=f'a number from 1 to {MAX_SESSIONS}, or "auto"'),
@@ -49,7 +58,7 @@ Parameters = Annotated[
 Flag = Annotated[bool, Meta(description="true or false")]
 Count = Annotated[int, Meta(ge=0, description="a number from 0")]
 Patterns = Annotated[
-    list[Annotated[str, Meta(pattern=WORD, max_length=300)]],
+    list[Annotated[str, Meta(pattern=_WORD, max_length=300)]],
     Meta(
         max_length=1000, description='a list of patterns such as ["*.internal", "10.0.0.0/8:443"]'
     ),
@@ -121,7 +130,7 @@ def read_value(kind: type[Common], name: str, value: object) -> Any:
     """The value for a field of ``kind``. Raises Wrong."""
     try:
         # Within its struct: msgspec keeps what it has made of that, and of no type by itself.
-        table = msgspec.convert({name: value}, kind, dec_hook=_seconds)
+        table = msgspec.convert({name: value}, kind, dec_hook=_read_ours)
     except msgspec.ValidationError:
         wanted = next(f.type for f in msgspec.structs.fields(kind) if f.name == name)
         # What is no name of a variable may be the password itself.
@@ -130,13 +139,26 @@ def read_value(kind: type[Common], name: str, value: object) -> Any:
     return getattr(table, name)
 
 
-def _seconds(kind: type, value: object) -> Seconds:
-    if kind is not Seconds or isinstance(value, bool) or not isinstance(value, int | str):
+def _read_ours(kind: type, value: object) -> Seconds | Addresses:
+    return _read_seconds(value) if kind is Seconds else _read_addresses(value)
+
+
+def _read_seconds(value: object) -> Seconds:
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError
     try:
         return Seconds(parse_duration(str(value)))
     except UsageError as error:
         raise ValueError from error
+
+
+def _read_addresses(value: object) -> Addresses:
+    given: list[Any] = value if isinstance(value, list) else [value]
+    if not 0 < len(given) <= MAX_ADDRESSES:
+        raise ValueError
+    if not all(isinstance(one, str) and re.match(_ADDRESS, one) for one in given):
+        raise ValueError
+    return Addresses(given)
 
 
 def _description(kind: object) -> str:

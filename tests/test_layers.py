@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "session",
         "forward waiting load shell_ends",
         "pool",
-        "aws loopback",
+        "aws loopback outlet",
         "tally dialer shell forwards duration target targets status metrics table rules pac"
         " ssh_config plugin_status config_file child_process",
         "greeting http_request",
@@ -39,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "proxy config control_client",
         "service",
         "up testing blocking command execute plugin_port control service_files",
-        "demo loopback_command plugin_command ssh_proxy",
+        "demo loopback_command plugin_command ssh_proxy forwarded_command",
         "session_command",
         "ssh_command shell_command proxy_command up_command status_command config_command"
         " run_command",
