@@ -16,10 +16,9 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from .destination import Destination
 from .errors import (
@@ -31,12 +30,11 @@ from .errors import (
     SessionClosed,
 )
 from .events import Event, Restarted
+from .outlet import JustOver, Outlet, StartedSessions, explain
 from .pool import STARTS_AT_ONCE, WAIT_TIMEOUT, SessionPool
 from .protocol.admission import Admission, Failures
 from .protocol.reconnect import MAX_REFUSALS
 from .session import DRAIN_TIMEOUT, PROBE_TIMEOUT, Session
-from .transport import StreamTransport
-from .waiting import Waiting
 
 logger = logging.getLogger("ssmnet.dialer")
 
@@ -52,12 +50,12 @@ NOT_FOUND_TIME = 10.0
 SILENT_TIME = 30.0
 # An agent that is too old to be asked says at once what is wrong, or nothing.
 OLD_AGENT_TIME = 0.3
-MAX_OUTPUT = 200
 
-# What the agent says as it ends a session: its own words, and those of Go's resolver and dialler.
-_FORBIDDEN = re.compile(r"Forwarding to IP address .* is forbidden")
-_NOT_FOUND = re.compile(r"lookup .*?: |missing address")
-_REFUSED = re.compile(r"Unable to connect to specified port|dial tcp")
+_REMEMBERED: dict[type[Error], float] = {
+    DestinationRefused: REFUSED_TIME,
+    DestinationNotFound: NOT_FOUND_TIME,
+    DestinationForbidden: NOT_FOUND_TIME,
+}
 
 
 class Dialer:
@@ -66,7 +64,8 @@ class Dialer:
     Up to ``max_sessions`` at once, ``width`` for one destination. A destination that has no
     connections for ``idle_time`` is given up; a connection waits at most ``wait_timeout`` for its
     turn, and ``probe_timeout`` for the first answer of its destination. All are in seconds.
-    ``on_event`` is told what becomes of sessions, as by a SessionPool.
+    ``on_event`` is told what becomes of sessions, as by a SessionPool. ``check`` raises for
+    destinations that are not to be connected to: they take no place from others.
     """
 
     def __init__(
@@ -74,6 +73,7 @@ class Dialer:
         start: Callable[[Destination], Awaitable[Session]],
         on_event: Callable[[Event], None] = lambda _: None,
         *,
+        check: Callable[[Destination], object] = lambda _: None,
         max_sessions: int = MAX_SESSIONS,
         width: int = 1,
         idle_time: float = IDLE_TIME,
@@ -83,6 +83,7 @@ class Dialer:
     ) -> None:
         self._start = start
         self._on_event = on_event
+        self._check = check
         self._max_sessions = max_sessions
         self._width = width
         self._idle_time = idle_time
@@ -90,15 +91,12 @@ class Dialer:
         self._probe_timeout = probe_timeout
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._outlets: dict[Destination, _Outlet] = {}
-        self._latest: _Outlet | None = None
-        self._admission: Admission[_Outlet] = Admission(places=max_sessions, starts=STARTS_AT_ONCE)
+        self._outlets: dict[Destination, Outlet] = {}
+        self._latest: Outlet | None = None
+        self._admission: Admission[Outlet] = Admission(places=max_sessions, starts=STARTS_AT_ONCE)
         self._failures: Failures[Destination] = Failures()
-        self._sessions: dict[Session, _Outlet] = {}
-        self._starting_beside = 0
-        self._past_retransmissions = 0
+        self._sessions = StartedSessions()
         self._restarts = 0
-        self._resumes = 0
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -116,11 +114,11 @@ class Dialer:
             outlet = self._find(destination)
             self._use(outlet)
             try:
-                pool = await self._ready(outlet)
-                return await self._dial(outlet, pool, protocol)
-            except _JustOver as error:
+                await self._ready(outlet)
+                return await outlet.dial(protocol, self._wait_timeout)
+            except JustOver as error:
                 if not again or self._closed:
-                    raise error.end from error
+                    raise error.end from None
                 again = False
                 self._drop(outlet)
             finally:
@@ -145,7 +143,6 @@ class Dialer:
     @property
     def sessions(self) -> int:
         """How many sessions there are."""
-        self._forget_ended()
         return len(self._sessions)
 
     @property
@@ -167,8 +164,7 @@ class Dialer:
     @property
     def retransmissions(self) -> int:
         """How many messages went out again."""
-        self._forget_ended()
-        return self._past_retransmissions + sum(one.retransmissions for one in self._sessions)
+        return self._sessions.retransmissions
 
     @property
     def restarts(self) -> int:
@@ -178,26 +174,27 @@ class Dialer:
     @property
     def resumes(self) -> int:
         """How often a session went on after an interruption."""
-        return self._resumes
+        return self._sessions.resumes
 
     # What becomes of a destination.
 
-    def _find(self, destination: Destination) -> _Outlet:
+    def _find(self, destination: Destination) -> Outlet:
         """Raises what is remembered of it."""
         if self._closed:
             raise SessionClosed("closed")
+        self._check(destination)
         outlet = self._outlets.get(destination)
         if outlet is None or not outlet.is_quick:
             error = self._failures.recall(destination, self._clock())
             if error is not None:
                 raise error
         if outlet is None:
-            outlet = self._outlets[destination] = _Outlet(destination)
+            outlet = self._outlets[destination] = Outlet(destination)
             self._admission.ask(outlet)
             self._proceed()
         return outlet
 
-    def _use(self, outlet: _Outlet) -> None:
+    def _use(self, outlet: Outlet) -> None:
         outlet.users += 1
         self._latest = outlet
         self._admission.use(outlet)
@@ -205,7 +202,7 @@ class Dialer:
             outlet.idle_timer.cancel()
             outlet.idle_timer = None
 
-    def _changed(self, outlet: _Outlet) -> None:
+    def _changed(self, outlet: Outlet) -> None:
         """Something has ended: see whether the destination is still in use."""
         if not outlet.is_dropped and not outlet.users:
             if outlet.preparing is not None and outlet.is_answered:
@@ -218,7 +215,7 @@ class Dialer:
                 outlet.idle_timer = self._loop.call_later(self._idle_time, self._drop, outlet)
         self._proceed()
 
-    def _drop(self, outlet: _Outlet, drain: float = DRAIN_TIMEOUT) -> None:
+    def _drop(self, outlet: Outlet, drain: float = DRAIN_TIMEOUT) -> None:
         """Give it up; the next connection begins anew."""
         if outlet.is_dropped:
             return
@@ -234,7 +231,7 @@ class Dialer:
         outlet.admitted.cancel()
         self._spawn(self._end(outlet, drain))
 
-    async def _end(self, outlet: _Outlet, drain: float) -> None:
+    async def _end(self, outlet: Outlet, drain: float) -> None:
         if outlet.preparing is not None:
             await asyncio.wait((outlet.preparing,))
         if outlet.pool is not None:
@@ -246,7 +243,7 @@ class Dialer:
         """Let those in who may come in, and those out who are in their way."""
         if self._closed:
             return
-        self._count_beside()
+        self._admission.beside = self._sessions.beside
         while (outlet := self._admission.admit()) is not None:
             outlet.admitted.set_result(None)
         while (idle := self._admission.evict()) is not None:
@@ -260,7 +257,7 @@ class Dialer:
 
     # How a connection comes about.
 
-    async def _ready(self, outlet: _Outlet) -> SessionPool:
+    async def _ready(self, outlet: Outlet) -> None:
         """Wait until the destination is known to answer, together with all who do."""
         if outlet.preparing is None and outlet.is_doubtful:
             outlet.preparing = self._spawn(self._prepare(outlet))
@@ -274,35 +271,13 @@ class Dialer:
             error = SessionClosed("closed") if preparing.cancelled() else preparing.result()
             if error is not None:
                 raise error.with_traceback(None)
-        if outlet.pool is None:
-            raise SessionClosed("closed")
-        return outlet.pool
 
     def _crowd(self) -> str:
         if self._admission.is_full:
             return f"all {self._max_sessions} have been in use for {self._wait_timeout:g} s"
         return f"others have been starting for {self._wait_timeout:g} s"
 
-    async def _dial(
-        self, outlet: _Outlet, pool: SessionPool, protocol: asyncio.Protocol
-    ) -> asyncio.Transport:
-        dialling = _Dialling(protocol)
-        dialled: StreamTransport | Waiting | None = None
-        try:
-            dialled = pool.dial(dialling)
-            async with asyncio.timeout(self._wait_timeout):
-                return await dialling.wait_opened()
-        except BaseException as error:
-            if dialled is not None:
-                dialled.abort()
-            if isinstance(error, SessionClosed) and not outlet.lives:
-                raise _JustOver(error) from error
-            if isinstance(error, TimeoutError):
-                waited = f"within {self._wait_timeout:g} s"
-                raise ConnectError(f"the session had no room for a connection {waited}") from error
-            raise
-
-    async def _prepare(self, outlet: _Outlet) -> Error | None:
+    async def _prepare(self, outlet: Outlet) -> Error | None:
         """Open the pool, if there is none, and ask the destination. Returns what went wrong.
 
         It is not raised: those who wanted to know may have gone.
@@ -320,7 +295,7 @@ class Dialer:
         outlet.preparing = None
         return error and self._failed(outlet, error)
 
-    async def _open(self, outlet: _Outlet) -> None:
+    async def _open(self, outlet: Outlet) -> None:
         await outlet.admitted
         outlet.pool = SessionPool(
             lambda: self._start_session(outlet),
@@ -337,10 +312,11 @@ class Dialer:
             self._admission.started(outlet)
             self._proceed()
 
-    async def _probe(self, outlet: _Outlet) -> None:
+    async def _probe(self, outlet: Outlet) -> None:
         pool = outlet.pool
         if pool is None or not pool.sessions:
             return  # it restarts
+        outlet.is_silent = False
         try:
             told = await pool.probe(self._probe_timeout)
         except DestinationRefused as error:
@@ -361,9 +337,9 @@ class Dialer:
         outlet.prove(pool.refusals)
         self._failures.forget(outlet.destination)
 
-    def _failed(self, outlet: _Outlet, error: Error) -> Error:
+    def _failed(self, outlet: Outlet, error: Error) -> Error:
         """Remember it for a while, if it is the destination's fault. Returns what to raise."""
-        error = _explain(error, outlet.destination)
+        error = explain(error, outlet.destination)
         seconds = _REMEMBERED.get(type(error))
         if seconds is not None:
             seconds = SILENT_TIME if outlet.is_silent else seconds
@@ -377,147 +353,20 @@ class Dialer:
 
     # The sessions.
 
-    async def _start_session(self, outlet: _Outlet) -> Session:
+    async def _start_session(self, outlet: Outlet) -> Session:
         """The first session of a destination has a place, a second must find one."""
-        beside = outlet in self._sessions.values()
-        self._count_beside()
-        if beside and self._admission.is_full:
-            raise ConnectError(f"all {self._max_sessions} sessions are in use")
-        self._starting_beside += beside
-        try:
-            session = await self._start(outlet.destination)
-        finally:
-            self._starting_beside -= beside
-        self._sessions[session] = outlet
-        session.on_resumed = self._resumed
-        return session
+        if self._sessions.has(outlet):
+            self._admission.beside = self._sessions.beside
+            if self._admission.is_full:
+                raise ConnectError(f"all {self._max_sessions} sessions are in use")
+        return await self._sessions.start(outlet, self._start(outlet.destination))
 
-    def _count_beside(self) -> None:
-        self._forget_ended()
-        outlets = len(set(self._sessions.values()))
-        self._admission.beside = len(self._sessions) - outlets + self._starting_beside
-
-    def _forget_ended(self) -> None:
-        for session in [session for session in self._sessions if session.ended is not None]:
-            del self._sessions[session]
-            self._past_retransmissions += session.retransmissions
-
-    def _tell(self, outlet: _Outlet, event: Event) -> None:
+    def _tell(self, outlet: Outlet, event: Event) -> None:
         if isinstance(event, Restarted):
             self._restarts += 1
             outlet.is_proven = False
         if not outlet.is_dropped:
             self._on_event(event)
-
-    def _resumed(self) -> None:
-        self._resumes += 1
-
-
-class _Outlet:
-    """What leads to a destination, from the first wish for it until it is given up."""
-
-    def __init__(self, destination: Destination) -> None:
-        self.destination = destination
-        self.users = 0  # connections that are coming about
-        self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.preparing: asyncio.Task[Error | None] | None = None
-        self.pool: SessionPool | None = None
-        self.idle_timer: asyncio.TimerHandle | None = None
-        self.is_answered = False  # the first question whether it answers
-        self.is_proven = False
-        self.is_silent = False
-        self.is_dropped = False
-        self._refusals = 0
-
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return 0 if self.pool is None else self.pool.connections
-
-    @property
-    def lives(self) -> bool:
-        """Whether there is a session."""
-        return self.pool is not None and self.pool.sessions > 0
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether to ask again costs neither a session nor a long wait."""
-        return self.lives and not self.is_silent
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether a connection may be refused, as far as is known."""
-        if self.pool is None:
-            return True
-        refusals = self.pool.refusals
-        self._refusals = min(self._refusals, refusals)
-        return self.lives and (not self.is_proven or refusals > self._refusals)
-
-    def prove(self, refusals: int) -> None:
-        """It has answered, after so many refusals."""
-        self.is_answered = self.is_proven = True
-        self.is_silent = False
-        self._refusals = refusals
-
-
-class _Dialling(asyncio.Protocol):
-    """Gives the stream to ``protocol`` as soon as it is open; until then that hears nothing."""
-
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        self._protocol = protocol
-        self._opened: asyncio.Future[asyncio.Transport | Exception] = (
-            asyncio.get_running_loop().create_future()
-        )
-
-    async def wait_opened(self) -> asyncio.Transport:
-        """Return the stream. Raises why there is none."""
-        opened = await self._opened
-        if isinstance(opened, Exception):
-            raise opened
-        return opened
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.set_protocol(self._protocol)
-        if not self._opened.done():
-            self._opened.set_result(cast(asyncio.Transport, transport))
-        self._protocol.connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._opened.done():
-            self._opened.set_result(exc or SessionClosed("closed"))
-
-
-class _JustOver(Exception):
-    """The session has ended, and nobody has noticed before: another may do."""
-
-    def __init__(self, end: SessionClosed) -> None:
-        super().__init__(str(end))
-        self.end = end
-
-
-_REMEMBERED: dict[type[Error], float] = {
-    DestinationRefused: REFUSED_TIME,
-    DestinationNotFound: NOT_FOUND_TIME,
-    DestinationForbidden: NOT_FOUND_TIME,
-}
-
-
-def _explain(error: Error, destination: Destination) -> Error:
-    """What the end of a session says of its destination."""
-    if not isinstance(error, SessionClosed) or not error.output:
-        return error
-    said = " ".join(error.output.split())[:MAX_OUTPUT]
-    found: Error
-    if _FORBIDDEN.match(said):
-        found = DestinationForbidden(f"the target allows no connections to {destination}")
-    elif _NOT_FOUND.match(said):
-        found = DestinationNotFound(f"the target cannot find {destination}: {said}")
-    elif _REFUSED.match(said):
-        found = DestinationRefused(f"the target could not connect to {destination}: {said}")
-    else:
-        return error
-    found.__cause__ = error
-    return found
 
 
 def _is_address(host: str) -> bool:

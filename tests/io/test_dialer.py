@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ from ssmnet.errors import (
     SessionClosed,
     TargetNotConnected,
 )
+from ssmnet.events import Event, Restarted, Restarting
 from ssmnet.loopback import Loopback
+from ssmnet.protocol.reconnect import MAX_REFUSALS
 from ssmnet.session import Session
 from ssmnet.target import open_port_session
 from tests.io.sessions import (
@@ -46,9 +49,10 @@ class Dialling:
 
     def __init__(self, far: Loopback, **options: Any) -> None:
         self.far = far
-        self.client = Client()
+        self.client: Any = Client()
         self.shift = 0.0
-        self.dialer = Dialer(self.start, clock=self.clock, **options)
+        on_event = options.pop("on_event", lambda _: None)
+        self.dialer = Dialer(self.start, on_event, clock=self.clock, **options)
 
     def clock(self) -> float:
         """What is remembered for a while can be forgotten sooner."""
@@ -394,6 +398,7 @@ async def test_an_agent_that_is_too_old_to_be_asked(monkeypatch: pytest.MonkeyPa
             assert isinstance(await it.failure(closed_port()), DestinationRefused)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
 async def test_a_destination_that_does_not_answer_is_remembered(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +434,82 @@ async def test_nobody_starts_a_session_for_nobody(
         ssm_loopback.end_sessions()
         await eventually(lambda: it.dialer.destinations == 0)
         assert ssm_loopback.sessions_started == 1
+
+
+async def test_an_agent_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Loopback(agent_away_limit=0.2) as far:
+        async with dialling(far, monkeypatch) as it, destinations(2) as ports:
+            collectors = [await it.connect(port) for port in ports]
+            far.kill_agents()
+            for collector in collectors:
+                assert isinstance(await collector.until_lost(), SessionClosed)
+            await asyncio.gather(*(it.echo(port) for port in ports))
+            assert far.sessions_started == 4
+
+
+async def test_a_name_that_leads_nowhere_is_looked_up_again(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    port = closed_port()
+    async with dialling(ssm_loopback, monkeypatch, on_event=events.append) as it:
+        for _ in range(MAX_REFUSALS + 1):
+            assert isinstance(await it.failure(port, "localhost"), DestinationRefused)
+        await eventually(lambda: it.dialer.restarts == 1)
+        assert [type(event) for event in events] == [Restarting, Restarted]
+        await eventually(lambda: ssm_loopback.sessions == 1)
+        async with echoing_on(port):
+            await it.echo(port, "localhost")
+        assert ssm_loopback.sessions_started == 2
+
+
+async def test_a_destination_may_have_more_than_one_session(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But nobody gives way for a second one, and nobody else is kept out by it for long."""
+    async with dialling(ssm_loopback, monkeypatch, max_sessions=3, width=4) as it:
+        async with destinations(2) as ports:
+            first = [await it.connect(ports[0]) for _ in range(8)]
+            await eventually(lambda: ssm_loopback.sessions == 3)
+            await asyncio.gather(*map(echo, first))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await it.echo(ports[1])
+            for collector in first:
+                assert collector.transport is not None
+                collector.transport.close()
+            await it.echo(ports[1])
+            assert it.dialer.sessions <= 3
+
+
+async def test_what_is_not_allowed_takes_no_place(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(destination: Destination) -> None:
+        if destination.host != "127.0.0.1":
+            raise DestinationForbidden(f"no rule allows {destination}")
+
+    async with dialling(ssm_loopback, monkeypatch, max_sessions=1, check=check) as it:
+        async with echoing() as port:
+            await it.echo(port)
+            error = await it.failure(port, "localhost")
+            assert isinstance(error, DestinationForbidden)
+            assert "no rule" in str(error)
+            await it.echo(port)
+            assert ssm_loopback.sessions_started == 1
+
+
+async def test_a_fault_of_ours_is_told_without_its_text(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with dialling(ssm_loopback, monkeypatch) as it, echoing() as port:
+        client, it.client = it.client, None
+        error = await it.failure(port)
+        assert isinstance(error, ConnectError)
+        assert "AttributeError" in str(error)
+        assert "cannot connect to" in caplog.text
+        it.client = client
+        await it.echo(port)
 
 
 async def test_interruptions_are_counted(
