@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, exposition
@@ -30,6 +30,7 @@ logger.addHandler(logging.NullHandler())
 
 MAX_CLIENTS = 32
 CLIENT_TIMEOUT = 10.0  # s for a connection, from its first byte to its last
+CLOSE_TIMEOUT = 1.0  # s for what answers a client that is gone; 0 is none to aiohttp
 MAX_CAUSES = 20  # of one service's errors; all others are one
 PATH = "/metrics"
 
@@ -70,7 +71,7 @@ class MetricsServer:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Services(snapshots))
         self._acceptor = Acceptor(self._accept)
-        self._http: web.Server | None = None
+        self._http: _Http | None = None
         self._only_loopback = True
 
     @property
@@ -86,23 +87,21 @@ class MetricsServer:
     async def listen(self, hosts: Sequence[str], port: int) -> None:
         """Listen on one port of all ``hosts``. Raises ListenError."""
         self._only_loopback = all(map(is_loopback, hosts))
-        self._http = web.Server(self._answer, access_log=None, logger=logger)
+        self._http = _Http(self._answer)
         await self._acceptor.listen_tcp(hosts, port)
 
     async def close(self) -> None:
         """Listen no more, and drop who is connected."""
         self._acceptor.close()
         if self._http is not None:
-            await self._http.shutdown(0)
+            self._http.drop()
+            await self._http.shutdown(CLOSE_TIMEOUT)
 
     def _accept(self) -> asyncio.Protocol:
         assert self._http is not None  # noqa: S101 - it listens
         if len(self._http.connections) >= MAX_CLIENTS:
             return _Refused()
-        client = self._http()
-        # aiohttp would wait for ever for the rest of a request, or for its answer to be taken.
-        asyncio.get_running_loop().call_later(CLIENT_TIMEOUT, _drop, client)
-        return client
+        return self._http()
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         response = self._response(request)
@@ -126,6 +125,37 @@ class MetricsServer:
         return web.Response(body=encode(self._registry), headers={"Content-Type": kind})
 
 
+class _Http(web.Server):
+    """aiohttp's server, which alone would wait for ever for the rest of a request."""
+
+    def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.Response]]) -> None:
+        super().__init__(answer, access_log=None, logger=logger)
+        self._dropped = False
+        self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A client is there, for a while."""
+        super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
+        self._deadlines[handler] = loop.call_later(CLIENT_TIMEOUT, transport.abort)
+        if self._dropped:
+            transport.abort()  # it was accepted just before
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        """It is gone."""
+        self._deadlines.pop(handler).cancel()
+        super().connection_lost(handler, exc)
+
+    def drop(self) -> None:
+        """Drop all clients, and those that come."""
+        self._dropped = True
+        for handler in self.connections:
+            if handler.transport is not None:
+                handler.transport.abort()
+
+
 class _Refused(asyncio.Protocol):
     """A client too many."""
 
@@ -133,11 +163,6 @@ class _Refused(asyncio.Protocol):
         """Drop it."""
         assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
         transport.abort()
-
-
-def _drop(client: web.RequestHandler) -> None:
-    if client.transport is not None:
-        client.transport.abort()
 
 
 class _Services(Collector):
