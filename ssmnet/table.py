@@ -270,7 +270,10 @@ class LiveTable:
         snapshots = self._snapshots()
         rates = self._rates.look(snapshots, time.monotonic())
         # In the last column some terminals go on to the next line, and some do not.
-        lines = _lines(render(snapshots, rates, columns - 1), columns - 1, colours=True)[: rows - 1]
+        lines = _lines(render(snapshots, rates, columns - 1), columns - 1, colours=True)
+        if len(lines) >= rows:
+            # What has gone out of sight can't be drawn anew.
+            lines[rows - 2 :] = [f"and {len(lines) - rows + 2} more"[: columns - 1]]
         # Where the window is narrower now, a line takes several.
         up = sum(max(1, -(-width // columns)) for width in self._drawn)
         above = [f"{line}\n" for line in self._waiting]
