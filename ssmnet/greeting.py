@@ -35,8 +35,6 @@ DIAL_TIMEOUT = 60.0
 # So many come in one turn of the event loop, before any of them can be read.
 MAX_GREETING = 2000
 MAX_DIALLING = 2000
-# What a client may say before its request is whole.
-MAX_REQUEST_SIZE = 64 * 1024
 # What is read of a client whose destination is not reached yet, but for the last piece. Not less:
 # that a client has gone away is only known by reading.
 MAX_KEPT_SIZE = 64 * 1024
@@ -44,6 +42,7 @@ MAX_KEPT_SIZE = 64 * 1024
 LINGER_TIME = 2.0
 
 GONE = "the client went away"
+CLOSED = "the proxy was closed"
 
 
 class Dialer(Protocol):
@@ -60,9 +59,6 @@ class ProxyClient(asyncio.Protocol):
     ``refuse``, once.
     """
 
-    # Whether the end of input after the request means no more than that. Else the client has gone.
-    may_half_close = False
-
     def __init__(self, greetings: Greetings) -> None:
         self._greetings = greetings
         self._transport: asyncio.Transport | None = None
@@ -70,7 +66,7 @@ class ProxyClient(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._first = b""
         self._kept = b""
-        self._heard = 0
+        self._heard = False
         self._paused = False
         self._ended = False
         self._refused = False
@@ -78,7 +74,7 @@ class ProxyClient(asyncio.Protocol):
     # For the subclass to have.
 
     def receive(self, data: bytes) -> None:
-        """Read more of the request."""
+        """Read more of the request, which must have a bound."""
         raise NotImplementedError
 
     def reply(self, outcome: Outcome, error: str) -> bytes:
@@ -127,15 +123,13 @@ class ProxyClient(asyncio.Protocol):
         if self._forwarder is not None:
             self._keep(data)
             return
-        self._heard += len(data)
+        self._heard = True
         self.receive(data)
-        if self._heard > MAX_REQUEST_SIZE and self._forwarder is None and not self._refused:
-            self.refuse(f"the client's request is longer than {MAX_REQUEST_SIZE} bytes")
 
     def eof_received(self) -> bool:
-        """Nothing more comes."""
+        """The client has gone: nobody who wants an answer closes half of a connection."""
         self._ended = True
-        return self._forwarder is not None and self.may_half_close
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, and its request with it."""
@@ -204,8 +198,6 @@ class ProxyClient(asyncio.Protocol):
         if self._kept:
             left.data_received(self._kept)
         self._first = self._kept = b""
-        if self._ended and not left.eof_received():
-            transport.close()
 
     def _part(self, answer: bytes) -> None:
         """Send the last answer and close; at once, but for a client that is still sending.
@@ -258,6 +250,7 @@ class Greetings:
         self._waiting: dict[ProxyClient, asyncio.TimerHandle] = {}  # the oldest first
         self._dialling: dict[ProxyClient, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
+        self._closed = False
 
     @property
     def is_full(self) -> bool:
@@ -267,6 +260,9 @@ class Greetings:
     def wait(self, client: ProxyClient, seconds: float, error: str) -> None:
         """Drop ``client`` after so many ``seconds``, or when there are too many."""
         self.forget(client)
+        if self._closed:
+            client.drop(CLOSED)
+            return
         if len(self._waiting) >= self._max_greeting:
             next(iter(self._waiting)).drop("too many clients made no request")
         self._waiting[client] = self._loop.call_later(seconds, client.drop, error)
@@ -301,10 +297,11 @@ class Greetings:
         return None
 
     async def close(self) -> None:
-        """Drop all."""
+        """Drop all, and whoever was accepted just now."""
+        self._closed = True
         tasks = tuple(self._dialling.values())
         for client in (*self._waiting, *self._dialling):
-            client.drop("the proxy was closed")
+            client.drop(CLOSED)
         if tasks:
             await asyncio.wait(tasks)
 

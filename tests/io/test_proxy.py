@@ -35,6 +35,7 @@ from tests.io.sessions import (
 pytestmark = pytest.mark.usefixtures("clean")
 
 MIB = 1024 * 1024
+AF_UNIX = getattr(socket, "AF_UNIX", -1)
 GRANTED = b"\5\0\0\1" + bytes(6)
 SHORT = 0.2
 MANY = 1000
@@ -289,22 +290,16 @@ async def test_a_unix_socket(echo: int, tmp_path: Any) -> None:
     front = Front()
     path = str(tmp_path / "socket")
     await front.server.listen_unix(path)
-    assert front.server.place == path
-    client = Connection(*await asyncio.open_unix_connection(path))
+    assert front.server.address == path
+    sock = socket.socket(AF_UNIX)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, path)
+    client = Connection(*await asyncio.open_connection(sock=sock))
     await client.send(asking("here", echo))
     assert await client.read(12) == b"\5\0" + GRANTED
     client.drop()
     await front.disconnected()
     await front.stop()
-
-
-async def test_where_it_listens() -> None:
-    async with proxy() as front:
-        assert front.server.place == f"127.0.0.1:{front.server.port}"
-    six = Front()
-    await six.server.listen_tcp(["::1"])
-    assert six.server.place == f"[::1]:{six.server.port}"
-    await six.stop()
 
 
 # Passwords.
@@ -561,6 +556,13 @@ async def test_a_client_that_sends_much_before_the_answer(server: Server) -> Non
 
 
 # The end.
+
+
+async def test_who_is_accepted_as_the_proxy_ends() -> None:
+    async with proxy() as front:
+        await front.server._greetings.close()
+        assert await is_reset(await front.client())
+        assert not front.server._greetings._waiting
 
 
 async def test_the_end_of_a_proxy(echo: int, server: Server) -> None:
