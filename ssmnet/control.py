@@ -149,9 +149,7 @@ class ControlServer:
         except msgspec.DecodeError as error:
             client.answer(Answer(usage_error=f"not a request: {error}"))
             return
-        if request.do is Do.STATUS:
-            client.answer(Answer(status=self._status()))
-        elif request.do is Do.WATCH:
+        if request.do is Do.WATCH:
             self._begin_to_watch(client)
         else:
             client.is_served = True
@@ -172,6 +170,8 @@ class ControlServer:
         client.answer(answer)
 
     async def _act(self, request: Request) -> Answer:
+        if request.do is Do.STATUS:
+            return Answer(status=self._status())
         if request.do is Do.RELOAD:
             return Answer(changed=await self._controlled.reload())
         stopped = await self._controlled.down(request.names)
@@ -201,10 +201,10 @@ class ControlServer:
     def _show(self) -> None:
         self._timer = None
         if self._watchers:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._show)
             line = _encode(Answer(status=self._status()))
             for client in self._watchers:
                 client.show(line)
-            self._timer = asyncio.get_running_loop().call_later(WATCH_INTERVAL, self._show)
 
 
 class _Client(asyncio.Protocol):

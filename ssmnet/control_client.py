@@ -149,7 +149,7 @@ async def watch(path: Path, show: Callable[[Status], None]) -> None:
 
 
 async def find_running() -> list[Running]:
-    """All processes of this user that answer, by the names of their sockets."""
+    """All processes of this user that answer; ConnectError if there are some, and none does."""
     folder = runtime_folder()
     if not folder.exists():
         return []
@@ -158,11 +158,15 @@ async def find_running() -> list[Running]:
     answers = await asyncio.gather(
         *(ask(path, Request(Do.STATUS)) for path in paths), return_exceptions=True
     )
-    return [
+    running = [
         Running(path, answer.status)
         for path, answer in zip(paths, answers, strict=True)
         if isinstance(answer, Answer) and answer.status is not None
     ]
+    for answer in answers:
+        if not running and isinstance(answer, BaseException):
+            raise answer
+    return running
 
 
 async def _converse(

@@ -250,8 +250,8 @@ class LiveTable:
             self._soon = self._loop.call_soon(self._draw)
 
     def _tick(self) -> None:
-        self._draw()
         self._timer = self._loop.call_later(REFRESH_INTERVAL, self._tick)
+        self._draw()
 
     def _draw_below(self) -> None:
         # A shell has used the terminal since, while we were stopped.

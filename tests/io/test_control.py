@@ -57,6 +57,8 @@ class Services:
         self.asked = asyncio.Event()
 
     def snapshots(self) -> list[Snapshot]:
+        if self.names == ["broken"]:
+            raise ZeroDivisionError
         return [
             Snapshot(name=name, kind="forward", target="i-1", destination="d", state=State.UP)
             for name in self.names
@@ -320,6 +322,8 @@ async def test_a_reload_says_what_changed_or_why_not(caplog: pytest.LogCaptureFi
         services.names = ["broken"]
         with pytest.raises(ConnectError, match="^reload failed: ZeroDivisionError$"):
             await ask(path, Request(Do.RELOAD))
+        with pytest.raises(ConnectError, match="^status failed: ZeroDivisionError$"):
+            await ask(path, Request(Do.STATUS))
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -477,7 +481,10 @@ async def test_what_listens_may_be_no_ssmnet(
     server = await asyncio.start_unix_server(answer, str(path))
     with pytest.raises(ConnectError, match=expected):
         await ask(path, Request(Do.STATUS))
-    assert await find_running() == []
+    with pytest.raises(ConnectError, match=expected):
+        await find_running()
+    async with serving(Services()) as other:
+        assert [one.socket for one in await find_running()] == [other]
     server.close()
 
 
