@@ -32,9 +32,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward waiting load shell_ends",
         "pool",
         "aws loopback outlet",
-        "tally dialer shell forwards duration target targets status metrics table rules pac"
+        "tally dialer shell forwards duration target targets status metrics table rules"
         " ssh_config plugin_status config_file child_process",
-        "greeting http_request",
+        "greeting http_request pac",
         "socks_client http_client config_schema",
         "proxy config control_client",
         "service",
