@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import ssmnet.greeting
 from ssmnet.destination import Destination
 from ssmnet.errors import (
     ConnectError,
@@ -66,6 +67,7 @@ class Dialer:
             return await self._connect(protocol, destination)
         except asyncio.CancelledError:
             self.cancelled += 1
+            await asyncio.sleep(0)  # as one does who has something to put in order
             raise
         finally:
             self.waiting -= 1
@@ -417,6 +419,25 @@ async def test_a_client_that_says_too_little(said: bytes) -> None:
         assert bool(front.events) == bool(said)
 
 
+async def test_who_has_made_a_request_has_no_deadline(echo: int) -> None:
+    async with proxy(timeout=SHORT) as front:
+        client = await front.joined(echo)
+        later = await front.client()
+        assert await is_reset(later)
+        await client.send(b"still there")
+        assert await client.read(11) == b"still there"
+
+
+async def test_who_was_refused_and_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssmnet.greeting, "LINGER_TIME", SHORT)
+    async with proxy() as front:
+        client = await front.client(asking("unknown", 80))
+        assert (await client.rest())[3:4] == b"\4"
+        assert len(front.server._greetings._waiting) == 1
+        await eventually(lambda: not front.server._greetings._waiting)
+        await front.disconnected()
+
+
 async def test_a_byte_now_and_then_is_no_excuse() -> None:
     """All of the request has one deadline."""
     async with proxy(timeout=SHORT) as front:
@@ -577,9 +598,9 @@ async def test_the_end_of_a_proxy(echo: int, server: Server) -> None:
         await eventually(lambda: len(front.server._greetings._waiting) == 2)
         await eventually(lambda: front.dialer.waiting == 1)
         assert await front.stop() is False
+        assert (front.dialer.cancelled, front.dialer.waiting) == (1, 0)
         for client in (silent, half, joined, dialling):
             assert await is_reset(client)
-        assert front.dialer.cancelled == 1
         errors = {event.error for event in front.ended}
         assert errors == {"the proxy was closed", "the forward was closed"}
         with pytest.raises(ConnectionRefusedError):
