@@ -103,8 +103,15 @@ class StandIn:
     messages = retransmissions = 0
     round_trip_time = ROUND_TRIP
 
-    def __init__(self, number: int, destination: Destination, state: Callable[[], State]) -> None:
+    def __init__(
+        self,
+        number: int,
+        destination: Destination,
+        state: Callable[[], State],
+        cut: Callable[[], None],
+    ) -> None:
         self.loop = asyncio.get_running_loop()
+        self._cut = cut
         self.session_id = f"session-{number}"
         self.destination = destination
         self.state = state
@@ -154,6 +161,8 @@ class StandIn:
         return await asyncio.shield(self._ended)
 
     async def close(self, *, drain: float = DRAIN_TIMEOUT) -> None:
+        if self.open:
+            self._cut()
         self.end(SessionClosed("closed"))
         if not self.over:
             await asyncio.sleep(TERMINATION)
@@ -212,6 +221,7 @@ class ManyDestinations(RuleBasedStateMachine):
         self.sessions: list[StandIn] = []
         self.connections: list[Connection] = []
         self.starting = 0
+        self.closing = False
         self.start_time = 0.5
         self.start_error: Error | None = None
 
@@ -227,17 +237,27 @@ class ManyDestinations(RuleBasedStateMachine):
         self.check_bound()
         try:
             await asyncio.sleep(self.start_time)
+        except asyncio.CancelledError:
+            await asyncio.sleep(TERMINATION)  # AWS has started it
+            raise
         finally:
             self.starting -= 1
         if self.start_error is not None:
             raise self.start_error
-        session = StandIn(len(self.sessions), destination, lambda: self.states[destination])
+        session = StandIn(
+            len(self.sessions), destination, lambda: self.states[destination], self.cut_connections
+        )
         self.sessions.append(session)
         said = SAID.get(self.states[destination])
         if said is not None:
             self.loop.call_later(ROUND_TRIP / 2, session.end, SessionClosed("closed", output=said))
             session.over = True
         return cast(Session, session)
+
+    def cut_connections(self) -> None:
+        """A session is closed that is in use."""
+        if not self.closing:
+            self.troubles.append({"message": "connections were cut"})
 
     # --- what happens
 
@@ -366,6 +386,7 @@ class ManyDestinations(RuleBasedStateMachine):
 
     def check_the_end(self) -> None:
         self.connect_to_all(0.02)
+        self.closing = True
         self.loop.run_until_complete(self.dialer.close())
         self.wait(0.001)
         assert not self.coming()
