@@ -16,14 +16,20 @@ from .greeting import (
     Greetings,
     ProxyClient,
 )
+from .http_client import HttpClient
 from .socks_client import SocksClient
+
+SOCKS = "socks"
+HTTP = "http"
 
 
 class ProxyServer(Server):
-    """Accepts clients of ``kind`` socks or http; see Server and Acceptor.
+    """Accepts clients of ``kind``, SOCKS or HTTP; see Server and Acceptor.
 
     ``connections`` and ``accepted`` count clients that have made a request. ``credentials`` are the
-    user name and the password that every client needs, or None. For the others see Greetings.
+    user name and the password that every client needs, or None. An HTTP proxy also serves the text
+    of ``pac``, for a browser that reaches this machine at the host which that gets. For the others
+    see Greetings.
     """
 
     def __init__(
@@ -33,6 +39,7 @@ class ProxyServer(Server):
         kind: str,
         credentials: tuple[str, str] | None = None,
         on_event: Callable[[Event], None],
+        pac: Callable[[str], str] | None = None,
         timeout: float = GREETING_TIMEOUT,
         dial_timeout: float = DIAL_TIMEOUT,
         max_greeting: int = MAX_GREETING,
@@ -40,6 +47,7 @@ class ProxyServer(Server):
     ) -> None:
         super().__init__(self._make_client, on_event)
         self.kind = kind
+        self._pac = pac
         self._check_password = None if credentials is None else password_check(*credentials)
         self._greetings = Greetings(
             dialer,
@@ -56,6 +64,8 @@ class ProxyServer(Server):
         return await super().wait_closed(timeout)
 
     def _make_client(self) -> ProxyClient:
+        if self.kind == HTTP:
+            return HttpClient(self._greetings, self._check_password, self._pac)
         return SocksClient(self._greetings, self._check_password)
 
 

@@ -20,7 +20,16 @@ from typing import Any
 
 from tests.fuzz.engine import Branches, Failed, Mutator, attempt, run, smallest
 
-NAMES = ("message", "handshake", "smux", "channel", "websocket", "plugin_argv", "socks")
+NAMES = (
+    "message",
+    "handshake",
+    "smux",
+    "channel",
+    "websocket",
+    "plugin_argv",
+    "socks",
+    "http_request",
+)
 CORPUS = Path(__file__).parent / "corpus"
 MAX_KEPT = 40  # but all that take a branch of their own
 REPORT_INTERVAL = 30.0  # s

@@ -23,6 +23,7 @@ INPUTS = {
     "websocket": 1500,
     "plugin_argv": 3000,
     "socks": 3000,
+    "http_request": 500,
 }
 
 
