@@ -22,7 +22,7 @@ from ssmnet.errors import (
 )
 from ssmnet.events import Connected, Disconnected, Event
 from ssmnet.greeting import MAX_KEPT_SIZE
-from ssmnet.proxy import ProxyServer
+from ssmnet.proxy import HTTP, ProxyServer
 from tests.io.sessions import (
     TIMEOUT,
     Connection,
@@ -619,3 +619,98 @@ async def test_connections_may_end_in_their_own_time(server: Server) -> None:
         assert await destination.rest() == b""
         destination.writer.close()
         assert await stopping is True
+
+
+# The same for HTTP, as far as it is the same.
+
+
+def connecting(host: str, port: int) -> bytes:
+    return f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+async def test_http_connect(echo: int) -> None:
+    async with proxy(HTTP) as front:
+        client = await front.client(connecting("here", echo) + b"early")
+        established = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        assert await client.read(len(established) + 5) == established + b"early"
+        assert front.dialer.asked == [Destination("here", echo)]
+        await client.send(b", late")
+        assert await client.read(6) == b", late"
+        assert front.server.received == 11
+        client.writer.close()
+        assert (await front.disconnected()).error == ""
+
+
+async def test_a_plain_request(server: Server) -> None:
+    async with proxy(HTTP) as front:
+        url = f"http://here:{server.port}/path"
+        client = await front.client(f"GET {url} HTTP/1.1\r\nHost: other\r\n\r\n".encode())
+        destination = await server.accept()
+        head = await destination.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"GET /path HTTP/1.1\r\n")
+        assert f"Host: here:{server.port}\r\n".encode() in head
+        await destination.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+        assert (await client.rest()).endswith(b"\r\n\r\ndone")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("here", 502), ("unknown", 502), ("forbidden", 403), ("broken", 503), ("bug", 503)],
+)
+async def test_the_http_answer_says_why_not(host: str, status: int) -> None:
+    async with proxy(HTTP) as front:
+        client = await front.client(connecting(host, closed_port()))
+        assert (await client.rest()).startswith(f"HTTP/1.1 {status} ".encode())
+        assert (await front.disconnected()).error
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_an_http_client_that_leaves_while_it_is_waited_for(server: Server, how: str) -> None:
+    async with proxy(HTTP) as front:
+        front.dialer.may.clear()
+        client = await front.client(connecting("here", server.port))
+        await eventually(lambda: front.dialer.waiting)
+        if how == "reset":
+            client.reset()
+        else:
+            client.writer.close()
+        assert (await front.disconnected()).error
+        await eventually(lambda: not front.dialer.waiting)
+        assert front.dialer.cancelled == 1
+
+
+async def test_an_http_client_that_never_ends_its_head() -> None:
+    async with proxy(HTTP, timeout=SHORT) as front:
+        client = await front.client(b"GET http://a/ HTTP/1.1\r\n")
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(TIMEOUT):
+                while not front.ended:
+                    await client.send(b"X: y\r\n")
+                    await asyncio.sleep(SHORT / 10)
+        assert "no request" in (await front.disconnected()).error
+
+
+async def test_an_http_client_that_sends_much_before_the_answer(server: Server) -> None:
+    size = 10 * MIB
+    async with proxy(HTTP) as front:
+        front.dialer.may.clear()
+        client = await front.client(connecting("here", server.port))
+        sending = asyncio.create_task(client.send(bytes(size)))
+        await eventually(lambda: len(kept(front)) > MAX_KEPT_SIZE)
+        assert not sending.done()
+        front.dialer.may.set()
+        destination = await server.accept()
+        assert await destination.read(size) == bytes(size)
+        await sending
+
+
+async def test_an_http_proxy_s_password_and_pac_file(echo: int) -> None:
+    async with proxy(HTTP, credentials=("ann", "s3cret"), pac=lambda host: f"at {host}") as front:
+        client = await front.client(connecting("here", echo))
+        assert (await client.rest()).startswith(b"HTTP/1.1 407 ")
+        said = (
+            connecting("here", echo)[:-2] + b"Proxy-Authorization: Basic YW5uOnMzY3JldA==\r\n\r\n"
+        )
+        assert (await (await front.client(said)).read(12)) == b"HTTP/1.1 200"
+        client = await front.client(b"GET /proxy.pac HTTP/1.1\r\nHost: a\r\n\r\n", "::1")
+        assert (await client.rest()).endswith(b"\r\n\r\nat ::1")
