@@ -22,6 +22,7 @@ from .bind import LOOPBACK
 from .config_file import Key, find_config, key_lines, parse, read_text
 from .errors import UsageError
 from .forwards import Forward, Request, parse_sessions
+from .rules import parse_pattern, parse_route
 
 _T = TypeVar("_T", bound=config_schema.Common)
 
@@ -202,6 +203,7 @@ class _Reader:
         given = self._convert(key, table, config_schema.Proxy)
         if not {"socks", "http"} & _keys(table):
             self._tell(key, "expected a port for socks, http or both")
+        self._check_rules(key, given)
         bind = _addresses(given.bind)
         if given.user is None and given.password_env is not None:
             self._tell((*key, "password_env"), "user is missing: who the password is for")
@@ -230,6 +232,15 @@ class _Reader:
                 max_session_age=given.max_session_age,
             ),
         )
+
+    def _check_rules(self, key: Key, given: config_schema.Proxy) -> None:
+        patterns = [("allow", text) for text in given.allow]
+        patterns += [("deny", text) for text in given.deny]
+        for name, text in [*patterns, *(("routes", text) for text in given.routes)]:
+            try:
+                (parse_route if name == "routes" else parse_pattern)(text)
+            except UsageError as error:
+                self._tell((*key, name), str(error))
 
     def _convert(self, key: Key, table: Any, kind: type[_T]) -> _T:
         """The values of ``table`` that are right, with the defaults for those it has not."""

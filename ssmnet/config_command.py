@@ -39,6 +39,7 @@ EXAMPLE = """\
 target = "i-0123456789abcdef0"      # an instance, an ECS task (ecs:...), or "loopback"
 # profile = "dev"                   # of ~/.aws/config
 # region = "eu-central-1"
+# endpoint_url = "https://..."      # of the SSM API, as for the AWS CLI
 # reason = "development"
 keep_alive = "10m"                  # the session's idle timeout is not reached then
 # max_session_age = "8h"            # new connections get another session after so long

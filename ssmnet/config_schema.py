@@ -30,7 +30,6 @@ class Addresses(tuple[str, ...]):
 
 
 _ADDRESS = r"\A[^\s/\[\]\x00-\x1f\x7f]+\Z"
-_WORD = r"\A[^\s\x00-\x1f\x7f]+\Z"
 Text = Annotated[
     str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=1024, description="a line of text")
 ]
@@ -57,14 +56,15 @@ Parameters = Annotated[
 ]
 Flag = Annotated[bool, Meta(description="true or false")]
 Count = Annotated[int, Meta(ge=0, description="a number from 0")]
+_Rules = list[Annotated[str, Meta(max_length=600)]]
 Patterns = Annotated[
-    list[Annotated[str, Meta(pattern=_WORD, max_length=300)]],
+    _Rules,
     Meta(
         max_length=1000, description='a list of patterns such as ["*.internal", "10.0.0.0/8:443"]'
     ),
 ]
 Routes = Annotated[
-    list[Annotated[str, Meta(pattern=r"\A\S+ +via +\S+\Z", max_length=600)]],
+    _Rules,
     Meta(max_length=1000, description='a list of routes such as ["*.prod.internal via i-0123"]'),
 ]
 MaxSessions = Annotated[

@@ -23,6 +23,10 @@ def systemd_unit(command: Sequence[str]) -> str:
     Raises UsageError for what can't stand in one.
     """
     _check(command)
+    if re.search(r"[\"'\\]", command[0]):
+        raise UsageError(
+            f"systemd starts no program with a quote or backslash in its path: {command[0]}"
+        )
     words = [_quote(command[0]), *(_quote(word).replace("$", "$$") for word in command[1:])]
     # A usage error is the same at the next start.
     return f"""\
