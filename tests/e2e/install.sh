@@ -25,6 +25,7 @@ missing() {
     missing_command vim vim
     missing_command less less
     missing_command top procps
+    missing_command nc netcat-openbsd
     missing_command proxychains4 proxychains4
     missing_command chromium chromium
     # Without any font a browser draws no text.
