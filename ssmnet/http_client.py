@@ -75,9 +75,9 @@ class _Side(Peer):
         """Send both sides what the request has for them, and end what is over."""
         request, forwarder = self._request, self._forwarder
         client, far = forwarder.left.transport, forwarder.right.transport
-        if client is None or far is None:
+        if client is None or far is None or client.is_closing():
             return
-        if (data := request.data_for_destination()) and not forwarder.right.lost:
+        if (data := request.data_for_destination()) and not far.is_closing():
             far.write(data)
         if data := request.data_for_client():
             client.write(data)
@@ -98,7 +98,7 @@ class _Side(Peer):
         Closing while it sends would reset the connection, and it might never see the answer.
         """
         left, right = self._forwarder.left, self._forwarder.right
-        if right.transport is not None and not right.lost:
+        if right.transport is not None:
             right.transport.pause_reading()
         if isinstance(left, _ClientSide) and left.timer is None:
             left.timer = asyncio.get_running_loop().call_later(LINGER_TIME, client.close)

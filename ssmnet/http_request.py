@@ -11,39 +11,31 @@ that are the proxy's own, RFC 9209.
 
 from __future__ import annotations
 
-import re
-from base64 import b64decode
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from enum import Enum
 from http import HTTPStatus
 
 import h11
 
-from .protocol.socks import normal_host
-
-# Of a request and of an answer, in bytes.
-MAX_HEAD = 64 * 1024
+from .http_head import (
+    MAX_HEAD,
+    UPGRADE,
+    BadRequest,
+    check_head,
+    credentials_of,
+    destination_of,
+    end_to_end,
+    for_client,
+    for_destination,
+)
 
 PAC_PATHS = frozenset({b"/proxy.pac", b"/wpad.dat"})
 PAC_TYPE = "application/x-ns-proxy-autoconfig"
 
-# What a proxy keeps to itself, RFC 9110 section 7.6.1; what begins with proxy- comes on top.
-# Via is not added: it keeps servers from compressing, and would tell them of the proxy.
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"upgrade"})
-# A client that names one of these in Connection would change what the request is.
-_NEVER_NAMED = frozenset({b"host", b"content-length", b"transfer-encoding"})
-
 _AUTHENTICATE = ("Proxy-Authenticate", 'Basic realm="ssmnet", charset="UTF-8"')
 
-# One strict pattern instead of a URL parser: what it lets through, everyone reads alike.
-_HOST = rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,254})"
-_AUTHORITY = re.compile(_HOST + rb":([0-9]{1,5})")
-_URL = re.compile(rb"(?i:http)://" + _HOST + rb"(?::([0-9]{1,5}))?([/?][^#]*)?")
-
-_UPGRADE = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+_HTTP = b"HTTP/"
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-_Message = h11.Request | h11.InformationalResponse | h11.Response
 
 
 class Failure(Enum):
@@ -57,15 +49,6 @@ class Failure(Enum):
     TOO_MANY = 503, "connection_limit_reached"
     NOT_HTTP = 502, "http_protocol_error"
     CUT_OFF = 502, "connection_terminated"
-
-
-class _BadRequest(Exception):
-    """A request that is not let through."""
-
-    def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
-        super().__init__(text)
-        self.status = status
-        self.headers = headers
 
 
 class HttpRequest:
@@ -99,6 +82,7 @@ class HttpRequest:
         self._far = h11.Connection(h11.CLIENT, MAX_HEAD)
         self._asked: h11.Request | None = None
         self._connected = False
+        self._first = b""  # bytes of the destination
         self._for_client: list[bytes] = []
         self._for_destination: list[bytes] = []
 
@@ -137,7 +121,7 @@ class HttpRequest:
         if self._asked.method == b"CONNECT":
             self._become_tunnel(_ESTABLISHED)
         else:
-            self._for_destination.append(self._far.send(_for_destination(self._asked)))
+            self._for_destination.append(self._far.send(for_destination(self._asked)))
             self._read_client()
 
     def fail(self, failure: Failure, text: str) -> None:
@@ -149,6 +133,12 @@ class HttpRequest:
         """Take what the destination sent, after ``connected`` only; b"" is its end."""
         if self.over or self.is_broken:
             return
+        if len(self._first) < len(_HTTP):
+            self._first += data[: len(_HTTP) - len(self._first)]
+            if not _HTTP.startswith(self._first):
+                # Others speak first, and then wait: h11 would, too.
+                self.fail(Failure.NOT_HTTP, "the destination's answer is not HTTP")
+                return
         self._far.receive_data(data)
         try:
             while not (self.over or self.is_tunnel) and self._pass_on(self._far.next_event()):
@@ -169,22 +159,22 @@ class HttpRequest:
             # What follows the colon would be a line of the request.
             text, _, _ = str(error).partition(": b")
             self._refuse(error.error_status_hint, f"bad request: {text}")
-        except _BadRequest as error:
+        except BadRequest as error:
             self._refuse(error.status, str(error), error.headers)
 
     def _read_head(self, event: object) -> None:
         if not isinstance(event, h11.Request):
             return
         self._asked = event
-        _check_head(event)
+        check_head(event)
         if event.target.startswith(b"/"):
-            self._serve(event.target.partition(b"?")[0])
+            self._serve(event)
             return
         if self._check_password is not None:
-            credentials = _credentials(event)
+            credentials = credentials_of(event)
             if credentials is None or not self._check_password(*credentials):
-                raise _BadRequest(407, "the proxy wants a name and password", _AUTHENTICATE)
-        self.destination = _destination(event)
+                raise BadRequest(407, "the proxy wants a name and password", _AUTHENTICATE)
+        self.destination = destination_of(event)
 
     def _read_body(self) -> None:
         while not self.over:
@@ -202,7 +192,7 @@ class HttpRequest:
         if isinstance(event, h11.InformationalResponse):
             self._pass_on_informational(event)
         elif isinstance(event, h11.Response):
-            self._for_client.append(self._client.send(_for_client(event)))
+            self._for_client.append(self._client.send(for_client(event)))
         elif isinstance(event, h11.Data):
             self._for_client.append(self._client.send(event))
         elif isinstance(event, h11.EndOfMessage):
@@ -213,9 +203,9 @@ class HttpRequest:
         return True
 
     def _pass_on_informational(self, event: h11.InformationalResponse) -> None:
-        headers = _end_to_end(event)
+        headers = end_to_end(event)
         if event.status_code == 101:
-            headers += _UPGRADE
+            headers += UPGRADE
         elif self._client.their_http_version == b"1.0":
             return  # It knows of no such answers.
         data = self._client.send(
@@ -234,10 +224,12 @@ class HttpRequest:
         self._for_destination.append(self._client.trailing_data[0])
         self.is_tunnel = True
 
-    def _serve(self, path: bytes) -> None:
+    def _serve(self, request: h11.Request) -> None:
         """Answer a request to the proxy itself."""
-        if self._pac is None or path not in PAC_PATHS:
-            raise _BadRequest(404, "this is a proxy, not a web server; see /proxy.pac")
+        path, _, _ = request.target.partition(b"?")
+        reads = request.method in (b"GET", b"HEAD")
+        if self._pac is None or path not in PAC_PATHS or not reads:
+            raise BadRequest(404, "this is a proxy, not a web server; see /proxy.pac")
         self._answer(200, self._pac(), [("Content-Type", PAC_TYPE)])
 
     def _refuse(self, status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> None:
@@ -266,106 +258,3 @@ class HttpRequest:
             self._for_client.append(self._client.send(h11.Data(body)))
         self._for_client.append(self._client.send(h11.EndOfMessage()))
         self.over = True
-
-
-def _check_head(request: h11.Request) -> None:
-    """Refuse what h11 lets through, and a destination could read otherwise."""
-    size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-    if size > MAX_HEAD:
-        raise _BadRequest(431, "the head of the request is too long")
-    if request.http_version not in (b"1.1", b"1.0"):
-        raise _BadRequest(505, "the proxy speaks HTTP/1.1 and HTTP/1.0")
-    if _values(request, b"transfer-encoding"):
-        if _values(request, b"content-length"):
-            raise _BadRequest(400, "bad request: Content-Length and Transfer-Encoding")
-        if request.http_version == b"1.0":
-            raise _BadRequest(400, "bad request: HTTP/1.0 has no Transfer-Encoding")
-
-
-def _credentials(request: h11.Request) -> tuple[str, str] | None:
-    values = _values(request, b"proxy-authorization")
-    scheme, _, token = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
-    if scheme.lower() != b"basic":
-        return None
-    try:
-        name, colon, password = b64decode(token.strip(), validate=True).decode().partition(":")
-    except ValueError:
-        return None
-    return (name, password) if colon else None
-
-
-def _destination(request: h11.Request) -> tuple[str, int]:
-    """Host and port that a request is for."""
-    if request.method == b"CONNECT":
-        match = _AUTHORITY.fullmatch(request.target)
-        if match is None:
-            raise _BadRequest(400, "bad request: CONNECT needs a host and a port")
-        if _has_body(request):
-            raise _BadRequest(400, "bad request: CONNECT has no body")
-    else:
-        match = _URL.fullmatch(request.target)
-        if match is None:
-            text = "bad request: the URL is not a plain http:// one; for https there is CONNECT"
-            raise _BadRequest(400, text)
-    host, port = normal_host(match[1]), int(match[2] or 80)
-    if host is None or not 0 < port < 65536:
-        raise _BadRequest(400, "bad request: there is no such host or port")
-    return host, port
-
-
-def _for_destination(request: h11.Request) -> h11.Request:
-    """The request as the destination gets it."""
-    _, _, rest = request.target.partition(b"://")
-    host = re.split(rb"[/?]", rest, maxsplit=1)[0]
-    path = rest[len(host) :] or (b"*" if request.method == b"OPTIONS" else b"/")
-    if path.startswith(b"?"):
-        path = b"/" + path
-    drop = {b"host"} if request.http_version == b"1.1" else {b"host", b"expect"}
-    headers = [(b"Host", host), *_end_to_end(request, drop)]
-    headers += _UPGRADE if _is_websocket(request) else [(b"Connection", b"close")]
-    return h11.Request(method=request.method, target=path, headers=headers)
-
-
-def _for_client(response: h11.Response) -> h11.Response:
-    """The answer as the client gets it; h11 chooses how its length is told, where it is not."""
-    drop = {b"transfer-encoding"}
-    if _values(response, b"transfer-encoding"):
-        drop.add(b"content-length")
-    headers = [*_end_to_end(response, drop), (b"Connection", b"close")]
-    return h11.Response(status_code=response.status_code, headers=headers, reason=response.reason)
-
-
-def _is_websocket(request: h11.Request) -> bool:
-    """Whether the connection is to become a WebSocket. Other upgrades are not asked for."""
-    upgrade = [value.lower() for value in _values(request, b"upgrade")]
-    return (
-        request.method == b"GET"
-        and upgrade == [b"websocket"]
-        and b"upgrade" in _named(request)
-        and not _has_body(request)
-    )
-
-
-def _has_body(request: h11.Request) -> bool:
-    lengths = _values(request, b"content-length")
-    return bool(_values(request, b"transfer-encoding")) or any(length != b"0" for length in lengths)
-
-
-def _values(message: _Message, wanted: bytes) -> list[bytes]:
-    return [value for name, value in message.headers if name == wanted]
-
-
-def _named(message: _Message) -> set[bytes]:
-    """What Connection names, in lower case."""
-    tokens = b",".join(_values(message, b"connection")).lower().split(b",")
-    return {token.strip() for token in tokens}
-
-
-def _end_to_end(message: _Message, drop: Set[bytes] = frozenset()) -> list[tuple[bytes, bytes]]:
-    """Headers that are not for the next hop alone, as they were written, without ``drop``."""
-    drop = drop | _HOP_BY_HOP | (_named(message) - _NEVER_NAMED)
-    return [
-        written
-        for (name, _), written in zip(message.headers, message.headers.raw_items(), strict=True)
-        if name not in drop and not name.startswith(b"proxy-")
-    ]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmnet.http_request import MAX_HEAD, PAC_TYPE, Failure, HttpRequest
+from ssmnet.http_head import MAX_HEAD
+from ssmnet.http_request import PAC_TYPE, Failure, HttpRequest
 
 HOST = b"Host: ignored\r\n"
 
@@ -666,6 +667,12 @@ def test_there_is_nothing_else_here(path: bytes) -> None:
     status, _, body = answered(request)
     assert status == 404
     assert body.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"POST", b"OPTIONS"])
+def test_the_pac_file_is_to_be_read_only(method: bytes) -> None:
+    head = method + b" /proxy.pac HTTP/1.1\r\n" + HOST + b"\r\n"
+    assert answered(ask(head, HttpRequest(None, lambda: "pac")))[0] == 404
 
 
 def test_without_a_pac_file_there_is_none() -> None:

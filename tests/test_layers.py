@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "forward waiting load shell_ends",
         "pool",
         "aws loopback outlet",
-        "tally dialer shell forwards duration target targets status metrics table rules"
+        "tally dialer shell forwards duration target targets status metrics table rules http_head"
         " ssh_config plugin_status config_file child_process",
         "greeting http_request pac",
         "socks_client http_client config_schema",
@@ -76,7 +76,7 @@ IMPORTERS: Mapping[str, frozenset[str]] = {
     "yarl": frozenset({"upgrade", "loopback", "aws lazily"}),
     "aiobotocore": frozenset({"aws_api"}),
     "botocore": frozenset({"aws_api"}),
-    "h11": frozenset({"http_request"}),
+    "h11": frozenset({"http_head", "http_request"}),
     "prometheus_client": frozenset({"metrics"}),
     "rich": frozenset({"table"}),
     "pytest": frozenset({"testing"}),
