@@ -17,6 +17,8 @@ from .site import NAMES, Site, site_running
 if sys.platform == "win32":
     pytest.skip("the browser is driven as POSIX has it", allow_module_level=True)
 
+pytestmark = pytest.mark.long
+
 # A page without the parts takes a tenth of it: noise cannot be compressed.
 SCREENSHOT_SIZE = 200_000
 

@@ -23,6 +23,8 @@ from .proxies import FORBIDDEN, UNKNOWN, Proxy, far_end_with_names, proxy_runnin
 from .site import site_running
 from .sshd import find, sshd_running
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 # Where Debian has what `git` calls, which is in no PATH.
 GIT_BACKEND = Path("/usr/lib/git-core/git-http-backend")
