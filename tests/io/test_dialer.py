@@ -15,7 +15,9 @@ from ssmnet.aws import Client
 from ssmnet.destination import Destination
 from ssmnet.dialer import Dialer
 from ssmnet.errors import (
+    AccessDenied,
     ConnectError,
+    CredentialsError,
     DestinationForbidden,
     DestinationNotFound,
     DestinationRefused,
@@ -41,7 +43,7 @@ from tests.io.sessions import (
 
 pytestmark = pytest.mark.usefixtures("clean")
 
-DEADLINE = 60.0
+DEADLINE = 100.0
 
 
 class Dialling:
@@ -168,7 +170,9 @@ async def test_a_hundred_destinations_take_turns(
         await it.echo(port)
         most = max(most, ssm_loopback.sessions)
 
-    async with dialling(ssm_loopback, monkeypatch) as it, destinations(100) as ports:
+    # On a slow machine that takes a while.
+    options = {"wait_timeout": DEADLINE}
+    async with dialling(ssm_loopback, monkeypatch, **options) as it, destinations(100) as ports:
         await asyncio.gather(*(use(it, port) for port in ports))
         assert ssm_loopback.sessions_started == 100
         assert 1 < most <= 20
@@ -244,9 +248,6 @@ async def test_nobody_waits_for_ever_for_a_session(
             assert it.dialer.destinations == 2
             for collector in used:
                 await echo(collector)
-            assert used[0].transport is not None
-            used[0].transport.close()
-            await it.echo(ports[2])
 
 
 async def test_an_idle_destination_is_given_up(
@@ -277,14 +278,14 @@ async def test_what_is_not_the_destination_s_fault_is_not_remembered(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dialling(ssm_loopback, monkeypatch) as it, echoing() as port:
-        it.client = Client(request_timeout=0.2)
-        ssm_loopback.fail_next("ThrottlingException", "Rate exceeded", 1, "StartSession")
-        error = await it.failure(port)
-        assert isinstance(error, ServiceError)
-        assert "throttles" in str(error)
-        ssm_loopback.fail_next("TargetNotConnected")
-        it.client = Client()
-        assert isinstance(await it.failure(port), TargetNotConnected)
+        for code, kind in (
+            ("TargetNotConnected", TargetNotConnected),
+            ("AccessDeniedException", AccessDenied),
+            ("ExpiredTokenException", CredentialsError),
+            ("SomethingElse", ServiceError),
+        ):
+            ssm_loopback.fail_next(code)
+            assert isinstance(await it.failure(port), kind)
         await it.echo(port)
 
 
@@ -394,6 +395,7 @@ async def test_an_agent_that_is_too_old_to_be_asked(monkeypatch: pytest.MonkeyPa
         async with dialling(far, monkeypatch) as it, echoing() as port:
             for _ in range(3):
                 await it.echo(port)
+            monkeypatch.setattr("ssmnet.dialer.OLD_AGENT_TIME", 20.0)
             assert isinstance(await it.failure(80, "no..name"), DestinationNotFound)
             assert isinstance(await it.failure(closed_port()), DestinationRefused)
 
@@ -587,3 +589,29 @@ async def test_close_ends_those_that_wait(
                 assert isinstance(await task, SessionClosed)
             assert isinstance(await used.until_lost(), SessionClosed)
             assert isinstance(await it.failure(ports[0]), SessionClosed)
+
+
+async def test_close_does_not_wait_for_ever(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with dialling(ssm_loopback, monkeypatch) as it, destinations(3) as ports:
+        collectors = [await it.connect(port) for port in ports]
+        ssm_loopback.blackhole_clients(30)
+        async with asyncio.timeout(20):
+            await it.dialer.close(drain=0.1)
+        for collector in collectors:
+            assert isinstance(await collector.until_lost(), SessionClosed)
+        assert ssm_loopback.sessions == 0
+
+
+async def test_what_was_sent_again_is_counted_on(
+    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with dialling(ssm_loopback, monkeypatch) as it, echoing() as port:
+        collector = await it.connect(port)
+        ssm_loopback.impair(loss=0.5, seconds=1.0)
+        for _ in range(20):
+            await echo(collector)
+        assert (before := it.dialer.retransmissions) > 0
+        await it.dialer.close()
+        assert it.dialer.retransmissions >= before
