@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix
+from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix, explain
+from .errors import ListenError
 
 
 class Acceptor:
@@ -21,23 +22,53 @@ class Acceptor:
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
         self._make = make
+        self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._socket_file: tuple[Path, int] | None = None
         self.address = ""
         self.port: int | None = None
 
-    async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
-        """Listen on one port of all ``hosts``; 0 takes a free one. Raises ListenError."""
-        sockets = bind_tcp(hosts, port)
-        self.address, self.port = sockets[0].getsockname()[:2]
-        await self._serve(sockets)
+    def bind_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
+        """Take one port of all ``hosts``, and accept nothing yet; 0 takes a free one.
 
-    async def listen_unix(self, path: str) -> None:
-        """Listen on a unix socket that only this user can open. Raises ListenError."""
-        sock = bind_unix(path)
+        Raises ListenError.
+        """
+        self._sockets = bind_tcp(hosts, port)
+        self.address, self.port = self._sockets[0].getsockname()[:2]
+
+    def bind_unix(self, path: str) -> None:
+        """Make a unix socket that only this user can open. Raises ListenError."""
+        self._sockets = [bind_unix(path)]
         self.address = path
         self._socket_file = Path(path), os.stat(path).st_ino
-        await self._serve([sock])
+
+    async def listen(self) -> None:
+        """Accept connections from now on. Raises ListenError."""
+        loop = asyncio.get_running_loop()
+        while self._sockets:
+            sock = self._sockets[0]
+            try:
+                sock.listen(BACKLOG)  # uvloop would not tell that it can't
+                if sock.family in (socket.AF_INET, socket.AF_INET6):
+                    server = await loop.create_server(self._make, sock=sock, backlog=BACKLOG)
+                else:
+                    server = await loop.create_unix_server(self._make, sock=sock, backlog=BACKLOG)
+            except OSError as error:
+                # Another program has bound the port, too, and was faster to listen.
+                self.close()
+                raise ListenError(explain(error, self.place)) from error
+            self._servers.append(server)
+            del self._sockets[0]
+
+    async def listen_tcp(self, hosts: Sequence[str] = LOOPBACK, port: int = 0) -> None:
+        """Bind and listen. Raises ListenError."""
+        self.bind_tcp(hosts, port)
+        await self.listen()
+
+    async def listen_unix(self, path: str) -> None:
+        """Bind and listen. Raises ListenError."""
+        self.bind_unix(path)
+        await self.listen()
 
     @property
     def place(self) -> str:
@@ -55,17 +86,11 @@ class Acceptor:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
         if self._socket_file is not None:
             path, inode = self._socket_file
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == inode:
                     path.unlink()
-
-    async def _serve(self, sockets: list[socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        for sock in sockets:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                server = await loop.create_server(self._make, sock=sock, backlog=BACKLOG)
-            else:
-                server = await loop.create_unix_server(self._make, sock=sock, backlog=BACKLOG)
-            self._servers.append(server)

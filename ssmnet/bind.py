@@ -1,4 +1,4 @@
-"""Sockets to listen on: one TCP port of several addresses, or a unix socket.
+"""Sockets that are to listen: one TCP port of several addresses, or a unix socket.
 
 asyncio would bind each address to a port of its own, and take over the socket of a living process.
 """
@@ -39,7 +39,7 @@ def bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:
             if port == 0 and sockets and getattr(error, "errno", 0) == errno.EADDRINUSE:
                 continue
             place = f"port {port} on {host}" if port else host
-            raise ListenError(_explain(error, place)) from error
+            raise ListenError(explain(error, place)) from error
     raise ListenError(f"found no port that is free on all of {', '.join(hosts)}")
 
 
@@ -59,7 +59,6 @@ def _bind_host(sockets: list[socket.socket], host: str, port: int) -> None:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if sockets and host in IF_THERE_IS_IPV6 and error.errno == errno.EADDRNOTAVAIL:
@@ -82,7 +81,7 @@ def bind_unix(path: str) -> socket.socket:
         Path(path).chmod(0o600)
     except OSError as error:
         sock.close()
-        raise ListenError(_explain(error, path)) from error
+        raise ListenError(explain(error, path)) from error
     return sock
 
 
@@ -101,7 +100,8 @@ def _remove_stale(path: str) -> None:
             Path(path).unlink()
 
 
-def _explain(error: OSError | UnicodeError, what: str) -> str:
+def explain(error: OSError | UnicodeError, what: str) -> str:
+    """Why ``what`` can't be listened on, in a line."""
     if isinstance(error, UnicodeError):
         return f"cannot listen on {what}: there is no such name"
     if error.errno == errno.EADDRINUSE:

@@ -25,12 +25,17 @@ from .command import (
 )
 from .duration import parse_duration
 from .errors import Error, UsageError
+from .config_command import config, service
 from .loopback_command import loopback
 from .output import abandon
 from .plugin_command import plugin
+from .proxy_command import proxy
+from .run_command import BeforeCommand, run
 from .shell_command import execute, shell
 from .ssh_command import ssh_config, ssh_proxy
 from .status import Output, printer, tell, tell_traceback, warn
+from .status_command import down, reload, status
+from .up_command import up
 
 if TYPE_CHECKING:
     import asyncio
@@ -195,6 +200,12 @@ def forward(
     raise typer.Exit(0 if run_command(main) else 1)
 
 
+app.command(cls=Once)(proxy)
+app.command(cls=Once)(up)
+app.command(cls=Once)(status)
+app.command(cls=Once)(down)
+app.command(cls=Once)(reload)
+app.command(cls=BeforeCommand)(run)
 app.command(cls=Once)(shell)
 app.command("exec", cls=Once)(execute)
 app.command(cls=Once)(ssh_proxy)
@@ -218,6 +229,8 @@ def demo(debug: Debug = False) -> None:  # noqa: ARG001 - acts by its callback
     raise typer.Exit(0 if run_command(main) else 1)
 
 
+app.add_typer(config, name="config")
+app.add_typer(service, name="service")
 app.add_typer(plugin, name="plugin")
 
 

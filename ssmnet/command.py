@@ -95,6 +95,20 @@ def run_command(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     return run(main)
 
 
+def make_client(
+    profile: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    ask: Callable[[str], str] | None = None,
+) -> Client:
+    """The AWS side of a command. For ``ask`` see reach."""
+    from .aws import Client
+
+    if ask is None and sys.stdin is not None and sys.stdin.isatty():
+        ask = getpass.getpass
+    return Client(profile=profile, region=region, endpoint_url=endpoint_url, mfa_code=ask)
+
+
 @contextlib.asynccontextmanager
 async def reach(
     target: str,
@@ -110,12 +124,7 @@ async def reach(
     from .aws import Client
 
     if target != LOOPBACK_TARGET:
-        if ask is None and sys.stdin is not None and sys.stdin.isatty():
-            ask = getpass.getpass
-        yield (
-            Client(profile=profile, region=region, endpoint_url=endpoint_url, mfa_code=ask),
-            target,
-        )
+        yield make_client(profile, region, endpoint_url, ask), target
         return
     from .loopback import Loopback
     from .runner import see_no_aws_but

@@ -241,7 +241,7 @@ def reset(transport: asyncio.Transport) -> None:
 class Server(Acceptor):
     """Accepts connections, and keeps the forwarder of each until it is over.
 
-    ``accepted`` counts them.
+    ``accepted`` counts them; ``sent`` and ``received`` are bytes, of all so far.
     """
 
     def __init__(
@@ -254,6 +254,8 @@ class Server(Acceptor):
         self._empty = asyncio.Event()
         self._empty.set()
         self.accepted = 0
+        self._sent = 0  # of those that are over
+        self._received = 0
 
     @property
     def connections(self) -> int:
@@ -262,13 +264,13 @@ class Server(Acceptor):
 
     @property
     def sent(self) -> int:
-        """How many bytes the clients of the open connections have sent."""
-        return sum(forwarder.left.received for forwarder in self._forwarders)
+        """How many bytes the clients have sent."""
+        return self._sent + sum(forwarder.left.received for forwarder in self._forwarders)
 
     @property
     def received(self) -> int:
         """How many bytes have come for them."""
-        return sum(forwarder.right.received for forwarder in self._forwarders)
+        return self._received + sum(forwarder.right.received for forwarder in self._forwarders)
 
     def begin(self, peer: str, destination: str) -> Forwarder:
         """A forwarder, without transports, for a connection from ``peer``."""
@@ -302,13 +304,16 @@ class Server(Acceptor):
         self._forwarders.remove(forwarder)
         if not self._forwarders:
             self._empty.set()
+        sent, received = forwarder.left.received, forwarder.right.received
+        self._sent += sent
+        self._received += received
         error = forwarder.error
         self._on_event(
             Disconnected(
                 forwarder.number,
                 forwarder.destination,
-                forwarder.left.received,
-                forwarder.right.received,
+                sent,
+                received,
                 "" if error is None else str(error) or type(error).__name__,
                 "" if error is None else type(error).__name__,
             )

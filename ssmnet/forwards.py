@@ -45,7 +45,7 @@ class Forward(msgspec.Struct, frozen=True):
     @property
     def is_exposed(self) -> bool:
         """Whether other hosts can use it."""
-        return isinstance(self.local, int) and not all(map(_is_loopback, self.bind))
+        return isinstance(self.local, int) and is_exposed(self.bind)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -112,6 +112,11 @@ def check_distinct(forwards: Sequence[Forward]) -> None:
             if forward.local != 0 and place in seen:
                 raise UsageError(f"two forwards listen on {forward.local}")
             seen.add(place)
+
+
+def is_exposed(addresses: Sequence[str]) -> bool:
+    """Whether other hosts can reach what listens there."""
+    return not all(map(_is_loopback, addresses))
 
 
 def parse_sessions(text: str) -> int:

@@ -201,6 +201,11 @@ class Session:
         return is_stalled(self._driver.stalled_for, self.round_trip_time)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether it waits for a new WebSocket."""
+        return self._driver.websocket is None
+
+    @property
     def has_room(self) -> bool:
         """Whether a stream that is opened now can send something at once."""
         return self._driver.has_room

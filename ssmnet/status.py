@@ -17,8 +17,10 @@ from .events import (
     Disconnected,
     Dropped,
     Event,
+    Failed,
     Listening,
     Narrowed,
+    Reloaded,
     Restarted,
     Restarting,
     Resumed,
@@ -44,8 +46,11 @@ class Output(StrEnum):
     JSON = "json"
 
 
-def printer(output: Output, stop: asyncio.Event) -> Callable[[Event], None]:
-    """What prints events. ``stop`` is set when the reader of the JSON is gone."""
+def printer(output: Output, stop: asyncio.Event) -> Callable[..., None]:
+    """What prints events, ``(event)`` or ``(event, name)`` where several things run by name.
+
+    ``stop`` is set when the reader of the JSON is gone.
+    """
     return _print_text if output is Output.TEXT else JsonPrinter(stop)
 
 
@@ -57,22 +62,22 @@ class JsonPrinter:
 
         self._loop = get_running_loop()
         self._stop = stop
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[tuple[Event, str]] = deque()
         self._dropped = 0
         self._watching = False
         if sys.stdout is not None and is_pipe(sys.stdout):
             # A pipe that is written to becomes readable when its reader is gone, and not before.
             self._loop.add_reader(sys.stdout, self._reader_gone)
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, name: str = "") -> None:
         """Print ``event``, in its turn."""
         if len(self._waiting) >= MAX_WAITING:
             self._dropped += 1
             return
         if self._dropped:
-            self._waiting.append(Dropped(self._dropped))
+            self._waiting.append((Dropped(self._dropped), ""))
             self._dropped = 0
-        self._waiting.append(event)
+        self._waiting.append((event, name))
         self._print_waiting()
 
     def _reader_gone(self) -> None:
@@ -82,7 +87,9 @@ class JsonPrinter:
 
     def _print_waiting(self) -> None:
         while self._waiting and (sys.stdout is None or can_write(sys.stdout)):
-            if not write(sys.stdout, msgspec.json.encode(self._waiting.popleft()).decode()):
+            event, name = self._waiting.popleft()
+            told = {**msgspec.to_builtins(event), "name": name} if name else event
+            if not write(sys.stdout, msgspec.json.encode(told).decode()):
                 self._stop.set()
         if self._watching != bool(self._waiting):
             self._watching = not self._watching
@@ -156,26 +163,57 @@ def tell_traceback(error: BaseException) -> None:
     write(sys.stderr, "Traceback, the cause first:\n" + "\n\n".join(reversed(told)))
 
 
-def _print_text(event: Event) -> None:
-    if isinstance(event, Listening):
-        place = event.address if event.port is None else f"{_in_url(event.address)}:{event.port}"
-        tell(f"Listening on {place}, forwarding to {event.destination} ({event.session_id})")
-    elif isinstance(event, Disconnected) and event.error:
-        tell(f"connection {event.connection} to {event.destination}: {event.error}")
-    elif isinstance(event, Resuming):
-        tell(f"session {event.session_id}: {event.cause}; resuming")
-    elif isinstance(event, Resumed):
-        tell(f"session {event.session_id}: resumed after {event.seconds:.1f} s")
-    elif isinstance(event, Restarting):
-        tell(f"session {event.session_id}: {event.cause}; starting another")
-    elif isinstance(event, Restarted):
-        tell(f"session {event.session_id} started after {event.seconds:.1f} s")
-    elif isinstance(event, Widened):
-        tell(f"session {event.session_id} started: {event.sessions} share the connections")
-    elif isinstance(event, Narrowed):
-        tell(f"session {event.session_id} was not used and is closed: {event.sessions} left")
-    elif isinstance(event, Closed):
-        tell(f"session {event.session_id}: {event.reason}")
+def _print_text(event: Event, name: str = "") -> None:
+    if text := describe(event):
+        tell(f"{name}: {text}" if name else text)
+
+
+def describe(event: Event) -> str:
+    """A line about ``event``; empty for those that people do not ask for."""
+    match event:
+        case Listening():
+            return _describe_listening(event)
+        case Disconnected() if event.error:
+            where = f" to {event.destination}" if event.destination else ""
+            return f"connection {event.connection}{where}: {event.error}"
+        case Failed():
+            return f"{event.error}; trying again in {event.seconds:g} s"
+        case Reloaded() if event.error:
+            return f"nothing was changed: {event.error}"
+        case Reloaded():
+            return f"the file was read again: {event.changes}"
+        case Closed(session_id=""):
+            return event.reason
+    return _describe_session(event)
+
+
+def _describe_session(event: Event) -> str:
+    match event:
+        case Resuming():
+            what = f": {event.cause}; resuming"
+        case Resumed():
+            what = f": resumed after {event.seconds:.1f} s"
+        case Restarting():
+            what = f": {event.cause}; starting another"
+        case Restarted():
+            what = f" started after {event.seconds:.1f} s"
+        case Widened():
+            what = f" started: {event.sessions} share the connections"
+        case Narrowed():
+            what = f" was not used and is closed: {event.sessions} left"
+        case Closed():
+            what = f": {event.reason}"
+        case _:
+            return ""
+    return f"session {event.session_id}{what}"
+
+
+def _describe_listening(event: Listening) -> str:
+    place = event.address if event.port is None else f"{_in_url(event.address)}:{event.port}"
+    if event.kind == "forward":
+        return f"Listening on {place}, forwarding to {event.destination} ({event.session_id})"
+    through = event.target or "the targets of its routes"
+    return f"Listening on {place}, {event.kind.upper()} proxy through {through}"
 
 
 def _in_url(address: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .events import Connected, Disconnected, Event, Failed, Restarted, Restarting, Resumed, Resuming
+from .events import Disconnected, Event, Failed, Restarted, Restarting, Resumed, Resuming
 
 # The causes of errors that have no class: the WebSocket was lost, the session has ended or was
 # no good for new connections.
@@ -14,15 +14,12 @@ SESSION_UNFIT = "SessionUnfit"
 
 
 class Tally:
-    """Counts, which only grow. ``sent`` and ``received`` are the bytes of ended connections.
+    """Counts, which only grow.
 
     ``errors`` counts by cause, of which there are few: classes of errors, or the names above.
     """
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.sent = 0
-        self.received = 0
         self.resumes = 0
         self.restarts = 0
         self.errors: Counter[str] = Counter()
@@ -31,13 +28,8 @@ class Tally:
     def add(self, event: Event) -> None:
         """Count one event."""
         match event:
-            case Connected():
-                self.accepted += 1
-            case Disconnected():
-                self.sent += event.bytes_sent
-                self.received += event.bytes_received
-                if event.error:
-                    self._count(event.cause, event.error)
+            case Disconnected() if event.error:
+                self._count(event.cause, event.error)
             case Resuming():
                 self._count(WEBSOCKET_LOST, event.cause)
             case Resumed():

@@ -255,11 +255,23 @@ async def test_every_address_that_was_asked_for_is_had_or_none() -> None:
             await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_no_port_is_free_on_all_addresses() -> None:
-    """Any free port of the first is taken on the second, which is the same; that has an end."""
+async def test_an_address_is_named_twice() -> None:
     listener = Listener(nobody, "", lambda _: None)
-    with pytest.raises(ListenError, match="no port that is free on all of 127.0.0.1, 127.0.0.1"):
+    with pytest.raises(ListenError, match=r"cannot listen on 127\.0\.0\.1:\d+: it is in use"):
         await listener.listen_tcp(["127.0.0.1", "127.0.0.1"])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", listener.port)
+
+
+async def test_what_is_bound_does_not_accept_yet() -> None:
+    """Who waits for the port to be there does not take it for open too early."""
+    listener = Listener(nobody, "", lambda _: None)
+    listener.bind_tcp()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", listener.port)
+    listener.close()
+    with socket.create_server(("127.0.0.1", listener.port or 0)):
+        pass
 
 
 @pytest.mark.parametrize("port", [-1, 65_536, 70_000])
