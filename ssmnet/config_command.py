@@ -11,7 +11,7 @@ import typer
 
 from .command import Once
 from .errors import UsageError
-from .status import tell
+from .status import tell, warn
 
 if TYPE_CHECKING:
     from .config import NamedForward, NamedProxy
@@ -106,6 +106,8 @@ def check(file: ConfigFile = None) -> None:
     typer.echo(f"{found.path}:")
     for forward in found.forwards.values():
         typer.echo(_describe_forward(forward))
+        if forward.forward.is_exposed:
+            warn(f"forward {forward.name}: all that can reach this machine can use it")
     for proxy in found.proxies.values():
         typer.echo(_describe_proxy(proxy))
 
@@ -130,7 +132,7 @@ def path(file: ConfigFile = None) -> None:
 def print_service(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Forwards and proxies to run; all by default."),
+        typer.Argument(metavar="NAME", help="Forwards and proxies to run; all by default."),
     ] = None,
     file: ConfigFile = None,
     systemd: Annotated[

@@ -49,15 +49,19 @@ class BeforeCommand(Once):
             args = args[:at]
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """As the base, and what comes after it."""
+        return [*super().collect_usage_pieces(ctx), "-- COMMAND [ARGUMENT]..."]
+
 
 def run(
     context: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME|FORWARD]... -- COMMAND [ARGUMENT]...",
-            help="Forwards of ssmnet.toml, by name, or [bind:]port:host:hostport and port:hostport "
-            "as for 'ssmnet forward'; and what to run.",
+            metavar="NAME|FORWARD",
+            help="A forward of ssmnet.toml, by its name, or [bind:]port:host:hostport or "
+            "port:hostport, as for 'ssmnet forward'.",
             show_default=False,
         ),
     ] = None,
@@ -118,8 +122,7 @@ def run(
     \b
     ssmnet run db -- psql -h {host} -p {port} -U app
     ssmnet run db cache -- ./manage.py migrate     (SSMNET_DB_PORT, SSMNET_CACHE_PORT)
-    ssmnet run -t i-0123456789abcdef0 --host db.internal --remote 5432 -- sh -c 'nc $SSMNET_HOST \\
-        $SSMNET_PORT'
+    ssmnet run -t i-0123456789abcdef0 0:80 -- curl http://{host}:{port}/
 
     The command finds SSMNET_HOST and SSMNET_PORT in its environment, and {host} and {port} in its
     arguments are replaced; of several forwards, these are the first one's, and SSMNET_<NAME>_PORT
