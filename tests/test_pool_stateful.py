@@ -65,6 +65,7 @@ class StandIn:
     """What a SessionPool sees of a Session."""
 
     multiplexed = True
+    retransmissions = 0
 
     def __init__(self, number: int, check: Callable[["StandIn"], None], drain: float) -> None:
         self.loop = asyncio.get_running_loop()
