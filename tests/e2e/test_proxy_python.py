@@ -20,7 +20,6 @@ from .processes import TIMEOUT
 from .proxies import UNKNOWN, Proxy, far_end_with_names, proxy_running
 from .site import NAMES, SCRIPTS, Site, site_running
 
-DESTINATIONS = 100
 SIZE = 100_000  # bytes each way of each
 
 
@@ -117,7 +116,7 @@ async def test_they_are_told_why_not(proxy: Proxy, closed_port: int) -> None:
 
 
 class Destination:
-    """Sends its own data once all of the ``meeting`` are connected, and digests what comes."""
+    """Sends its own data once the whole ``meeting`` is connected, and digests what comes."""
 
     def __init__(self, number: int, meeting: asyncio.Barrier) -> None:
         self.data = random.Random(number).randbytes(SIZE)
@@ -156,24 +155,30 @@ async def ask(url: str, destination: Destination) -> None:
     await writer.wait_closed()
 
 
-@pytest.mark.parametrize(
-    ("kind", "meeting"), [("socks5", DESTINATIONS), ("http", 1)], ids=["together", "in-turn"]
-)
-async def test_a_hundred_destinations_at_once(
-    aws_env: dict[str, str], far_end: Loopback, kind: str, meeting: int
+async def ask_all(
+    env: dict[str, str], scheme: str, destinations: list[Destination], sessions: int
 ) -> None:
-    """All have to be connected before the first is answered; or there are fewer sessions."""
-    barrier = asyncio.Barrier(meeting)
-    destinations = [Destination(number, barrier) for number in range(DESTINATIONS)]
-    sessions = max(meeting, 10)
-    env = aws_env | far_end.environment
+    """Exchange data with all of them at once, through so many sessions at most."""
     async with AsyncExitStack() as stack:
         for destination in destinations:
             await stack.enter_async_context(await destination.start())
         proxy = await stack.enter_async_context(proxy_running(env, "--max-sessions", str(sessions)))
-        address = proxy.http_address if kind == "http" else proxy.socks_address
+        address = proxy.http_address if scheme == "http" else proxy.socks_address
         async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
             for destination in destinations:
-                tasks.create_task(ask(f"{kind}://{address}", destination))
-        assert far_end.sessions <= sessions
-    assert far_end.sessions_started == DESTINATIONS
+                tasks.create_task(ask(f"{scheme}://{address}", destination))
+
+
+async def test_a_hundred_destinations_at_once(aws_env: dict[str, str], far_end: Loopback) -> None:
+    """All are connected before the first is answered."""
+    everyone = asyncio.Barrier(100)
+    destinations = [Destination(number, everyone) for number in range(100)]
+    await ask_all(aws_env | far_end.environment, "socks5", destinations, sessions=100)
+    assert far_end.sessions_started == 100
+
+
+async def test_more_destinations_than_sessions(aws_env: dict[str, str], far_end: Loopback) -> None:
+    """Those that are idle give way."""
+    destinations = [Destination(number, asyncio.Barrier(1)) for number in range(30)]
+    await ask_all(aws_env | far_end.environment, "http", destinations, sessions=5)
+    assert far_end.sessions_started == 30
