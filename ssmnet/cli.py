@@ -23,9 +23,9 @@ from .command import (
     read_parameters,
     run_command,
 )
+from .config_command import config, service
 from .duration import parse_duration
 from .errors import Error, UsageError
-from .config_command import config, service
 from .loopback_command import loopback
 from .output import abandon
 from .plugin_command import plugin
@@ -236,7 +236,9 @@ app.add_typer(plugin, name="plugin")
 
 def main() -> None:
     """The entry point: errors become one line and an exit status."""
-    debug = "--debug" in sys.argv
+    # What follows -- is another program's.
+    ours = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+    debug = "--debug" in ours
     try:
         status = app(prog_name="ssmnet", standalone_mode=False)
     except _ParserError as error:

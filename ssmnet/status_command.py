@@ -43,7 +43,7 @@ def status(
     config: ConfigFile = None,
     debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
-    """Show how the forwards and proxies of a running 'ssmnet up' are.
+    """Show how a running 'ssmnet up' is.
 
     \b
     ssmnet status
@@ -70,9 +70,9 @@ def down(
     config: ConfigFile = None,
     debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
-    """Stop forwards and proxies of a running 'ssmnet up'; without a NAME all, and it ends.
+    """Stop what a running 'ssmnet up' runs.
 
-    Open connections may finish for a moment. Local ports are free when this is over. Exit status:
+    That is the forwards and proxies named; without a name all, and it ends. Open connections may finish for a moment. Local ports are free when this is over. Exit status:
     0, 1 when none runs, 2 for a usage error.
     """
     from .control_client import Do, Request
@@ -85,9 +85,9 @@ def reload(
     config: ConfigFile = None,
     debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
-    """Have a running 'ssmnet up' read its file again, and tell what has changed.
+    """Have a running 'ssmnet up' read its file.
 
-    What has not changed goes on, with its connections. With an error in the file, all goes on as it
+    Tells what has changed. What has not changed goes on, with its connections. With an error in the file, all goes on as it
     was. Exit status: 0, 1 when none runs, 2 for an error in the file.
     """
     from .control_client import Do, Request

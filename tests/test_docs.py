@@ -45,7 +45,11 @@ FIGURE = re.compile(
 )
 # An option of ours stands by itself, or in a line that calls one of our commands.
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-COMMANDS = ("forward", "shell", "exec", "ssh-proxy", "ssh-config", "plugin status", "loopback")
+COMMANDS = (
+    *("forward", "proxy", "up", "status", "down", "reload", "run"),
+    *("shell", "exec", "ssh-proxy", "ssh-config", "plugin status", "loopback"),
+    *("config check", "config example", "config path", "service print"),
+)
 OURS = re.compile(rf"(?:^|\s)ssmnet ({'|'.join(COMMANDS)})\b")
 
 
@@ -97,7 +101,7 @@ def wrong_figures(text: str) -> list[str]:
 
 def unknown_names(text: str) -> list[str]:
     """What stands in backticks as a name of ours and is none."""
-    names = re.findall(r"`(ssmnet(?:\.\w+)+)(?:\(\w*\))?`", text)
+    names = re.findall(r"`(ssmnet(?!\.toml`)(?:\.\w+)+)(?:\(\w*\))?`", text)
     return [name for name in names if not _exists(name)]
 
 

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha1
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import pexpect
@@ -762,6 +763,90 @@ async def test_a_proxy_with_a_password_and_tls_behind_it(
         basic = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
         assert any(basic in headers for headers in proxy.headers)
         scene.check(**({} if refusal else {"token": 2, "signature": 2}))
+
+
+# ssmnet proxy, and what a file names.
+
+
+async def through(scene: Scene, port: int, user: str, password: str) -> bytes:
+    """Ask the SOCKS proxy for the destination, and send it the payload; the proxy's answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            name, word = user.encode(), password.encode()
+            writer.write(b"\5\1\2\1" + bytes([len(name)]) + name + bytes([len(word)]) + word)
+            writer.write(b"\5\1\0\1\x7f\0\0\1" + scene.destination.to_bytes(2, "big"))
+            answers = await reader.read(4)
+            if answers == b"\5\2\1\0":
+                answers += await reader.readexactly(10)
+                writer.write(scene.payload[: 64 * KIB])
+                scene.far.cut_clients()
+                assert await reader.readexactly(64 * KIB) == scene.payload[: 64 * KIB]
+    finally:
+        writer.transport.abort()
+    return answers
+
+
+@covers("proxy")
+async def test_a_proxy_that_asks_for_a_password(scene: Scene) -> None:
+    scene.secrets.add("proxy password", PASSWORD)
+    command = (SSMNET, "proxy", "-t", scene.far.target, "--socks", "0", "--user", "me", "--debug")
+    env = scene.env | {"SSMNET_PROXY_PASSWORD": PASSWORD}
+    async with scene.watch(*command, env=env) as program:
+        port = await program.port()
+        assert (await through(scene, port, "me", PASSWORD))[:6] == b"\5\2\1\0\5\0"
+        assert (await through(scene, port, "me", PASSWORD[:-1]))[:3] == b"\5\2\1"
+        assert (await through(scene, port, PASSWORD, "me"))[:3] == b"\5\2\1"
+    scene.check(token=2, signature=2, payload=2, proxy_password=1)
+
+
+@covers("up")
+@covers("status")
+@covers("down")
+@covers("reload")
+@covers("config")
+@covers("service")
+async def test_what_a_file_names(scene: Scene, tmp_path: Path) -> None:
+    scene.secrets.add("proxy password", PASSWORD)
+    file = tmp_path / "ssmnet.toml"
+    text = f"""
+[defaults]
+target = "{scene.far.target}"
+[forwards.one]
+local = 0
+remote = {scene.destination}
+[proxies.two]
+socks = 0
+user = "me"
+password_env = "MINE"
+"""
+    file.write_text(text)
+    with TemporaryDirectory() as folder:
+        env = scene.env | {"XDG_RUNTIME_DIR": folder, "MINE": PASSWORD}
+        command = (SSMNET, "up", "--config", file, "--debug", "--metrics", "0")
+        async with scene.watch(*command, env=env) as program:
+            port = int((await program.err_line(r"^one: Listening on \S+:(\d+), "))[1])
+            await scene.exchange(port, scene.far.cut_clients)
+            for asked in (("status", "--json"), ("reload",), ("config", "check"), ("down",)):
+                done = await scene.run(SSMNET, *asked, "--config", file, env=env)
+                assert done.status == 0, done
+        printed = await scene.run(SSMNET, "service", "print", "--config", file, env=env)
+        assert printed.status == 0, printed
+        file.write_text(text + f'password = "{PASSWORD}"\n')
+        done = await scene.run(SSMNET, "config", "check", "--config", file, env=env)
+        assert done.status == 2
+    scene.check(token=2, signature=2, payload=2, proxy_password=1)
+
+
+@covers("run")
+async def test_a_command_with_a_forward(scene: Scene) -> None:
+    remote = ("--remote", str(scene.destination))
+    command = (SSMNET, "run", "-t", scene.far.target, *remote, "--debug", "--", "printenv")
+    done = await scene.run(*command, "SSMNET_PORT", env=scene.env)
+    assert done.status == 0, done
+    missing = (*command[:-1], "no-such-command-at-all")
+    assert (await scene.run(*missing, env=scene.env)).status == 127
+    scene.check(token=1, signature=1)
 
 
 # session-manager-plugin.
