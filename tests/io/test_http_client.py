@@ -356,8 +356,9 @@ async def test_a_head_that_is_never_whole_has_a_deadline() -> None:
 
 
 async def test_a_server_that_keeps_its_connection_open_gets_no_second_request(
-    server: Server,
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ssmnet.http_client.LINGER_TIME", 60)
     async with proxy("http") as front:
         other = b"GET http://other/ HTTP/1.1\r\nHost: other\r\n\r\n"
         async with upstream(front, server, get(server.port) + other) as (client, far):
@@ -509,3 +510,22 @@ async def test_a_slow_server_stops_the_client(server: Server, chunked: bool) -> 
                 got += len(await far.read(min(size - got, 65536)))
             await far.send(b"HTTP/1.1 204 No Content\r\n\r\n")
             assert (await client.rest()).startswith(b"HTTP/1.1 204 ")
+
+
+async def test_what_comes_before_a_websocket_is_granted_has_to_wait(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.http_client.LINGER_TIME", 60)
+    async with proxy("http") as front:
+        said = get(server.port, more="Connection: upgrade\r\nUpgrade: websocket\r\n")
+        async with upstream(front, server, said) as (client, far):
+            client.writer.write(bytes(32 * MIB))
+            left, _ = await transports(front)
+            await eventually(lambda: not left.is_reading())
+            assert client.writer.transport.get_write_buffer_size() > MIB
+            await head(far)
+            await far.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+            assert (await client.rest()).endswith(b"\r\n\r\nno")
+            client.writer.close()
+            assert await far.rest() == b""
+        assert (await front.disconnected()).error == ""
