@@ -72,8 +72,9 @@ def down(
 ) -> None:
     """Stop what a running 'ssmnet up' runs.
 
-    That is the forwards and proxies named; without a name all, and it ends. Open connections may finish for a moment. Local ports are free when this is over. Exit status:
-    0, 1 when none runs, 2 for a usage error.
+    That is the forwards and proxies named; without a name all, and it ends. Open connections may
+    finish for a moment. Local ports are free when this is over. Exit status: 0, 1 when none runs, 2
+    for a usage error.
     """
     from .control_client import Do, Request
 
@@ -87,8 +88,8 @@ def reload(
 ) -> None:
     """Have a running 'ssmnet up' read its file.
 
-    Tells what has changed. What has not changed goes on, with its connections. With an error in the file, all goes on as it
-    was. Exit status: 0, 1 when none runs, 2 for an error in the file.
+    Tells what has changed. What has not goes on, with its connections. With an error in the file,
+    all goes on as it was. Exit status: 0, 1 when none runs, 2 for an error in the file.
     """
     from .control_client import Do, Request
 
