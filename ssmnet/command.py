@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -57,6 +58,18 @@ KeepAlive = Annotated[
         parser=parse_duration,
         help="Send something whenever nothing was for so long, such as 10m: the session's idle "
         "timeout is not reached then.",
+    ),
+]
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        envvar="SSMNET_CONFIG",
+        help="The file, instead of ssmnet.toml of this folder, one above it, or the user's own.",
+        show_default=False,
     ),
 ]
 

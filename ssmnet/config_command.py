@@ -9,23 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command import Once
+from .command import ConfigFile, Once
 from .errors import UsageError
 from .status import tell, warn
 
 if TYPE_CHECKING:
     from .config import NamedForward, NamedProxy
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="PATH",
-        envvar="SSMNET_CONFIG",
-        help="The file, instead of ssmnet.toml of this folder, one above it, or the user's own.",
-        show_default=False,
-    ),
-]
 
 config = typer.Typer(help="Check ssmnet.toml, find it, or see how one is written.")
 service = typer.Typer(help="Have the system run 'ssmnet up'.")

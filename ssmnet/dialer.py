@@ -63,7 +63,8 @@ class Dialer:
 
     Up to ``max_sessions`` at once, ``width`` for one destination. A destination that has no
     connections for ``idle_time`` is given up; a connection waits at most ``wait_timeout`` for its
-    turn, and ``probe_timeout`` for the first answer of its destination. All are in seconds.
+    turn, and ``probe_timeout`` for the first answer of its destination. All are in seconds, and so
+    is ``max_age``, after which a session gets no more connections.
     ``on_event`` is told what becomes of sessions, as by a SessionPool. ``check`` raises for
     destinations that are not to be connected to: they take no place from others.
     """
@@ -77,6 +78,7 @@ class Dialer:
         max_sessions: int = MAX_SESSIONS,
         width: int = 1,
         idle_time: float = IDLE_TIME,
+        max_age: float | None = None,
         wait_timeout: float = WAIT_TIMEOUT,
         probe_timeout: float = PROBE_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
@@ -87,6 +89,7 @@ class Dialer:
         self._max_sessions = max_sessions
         self._width = width
         self._idle_time = idle_time
+        self._max_age = max_age
         self._wait_timeout = wait_timeout
         self._probe_timeout = probe_timeout
         self._clock = clock
@@ -301,6 +304,7 @@ class Dialer:
             lambda: self._start_session(outlet),
             lambda event: self._tell(outlet, event),
             width=self._width,
+            max_age=self._max_age,
             # The target looks up a name once in a session; an address is the same in the next.
             max_refusals=None if _is_address(outlet.destination.host) else MAX_REFUSALS,
             clock=self._clock,

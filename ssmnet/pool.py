@@ -259,6 +259,7 @@ class SessionPool:
             # Its last bytes have had the time that the others took.
             oldest = next(iter(self._retired))
             del self._retired[oldest]
+            self._past_retransmissions += oldest.retransmissions
             self._spawn(oldest.close(drain=FORCED_DRAIN_TIMEOUT))
         self._restarts.replaced(now, refused=refused)
         self._start_another(unfit.value, over=False)

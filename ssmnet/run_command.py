@@ -11,6 +11,7 @@ import typer
 from msgspec.structs import replace
 
 from .command import (
+    ConfigFile,
     Debug,
     Document,
     EndpointUrl,
@@ -65,12 +66,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH", envvar="SSMNET_CONFIG", help="The file instead of ssmnet.toml."
-        ),
-    ] = None,
+    config: ConfigFile = None,
     local: Annotated[
         str | None,
         typer.Option(

@@ -18,9 +18,10 @@ from .errors import ConnectError, DestinationRefused, Error, UsageError
 from .events import Closed, Event, Listening
 from .forward import Listener, Server
 from .forwards import Forward, Request
+from .pac import pac_file
 from .pool import SessionPool
 from .protocol.reconnect import MAX_REFUSALS
-from .proxy import ProxyServer
+from .proxy import HTTP, SOCKS, ProxyServer
 from .rules import Rules
 from .runner import finish, unless
 from .session import DRAIN_TIMEOUT, Session
@@ -250,17 +251,26 @@ class ProxyService(Service):
         super().__init__(client, proxy.request, "*", on_event)
         self._proxy = proxy
         self._rules = Rules(proxy.allow, proxy.deny, proxy.routes, proxy.request.target or None)
+        self._listening: dict[str, ProxyServer] = {}
 
     async def run(self, stop: asyncio.Event) -> bool:
         """As Service.run."""
         credentials = self._credentials()
         dialer = self._make_dialer()
         self._sessions = dialer
+        self._listening.clear()
         try:
             for kind, port in self._ports():
-                server = ProxyServer(dialer, kind=kind, credentials=credentials, on_event=self.tell)
-                await server.listen_tcp(self._proxy.bind, port)
+                server = ProxyServer(
+                    dialer,
+                    kind=kind,
+                    credentials=credentials,
+                    on_event=self.tell,
+                    pac=self._pac,
+                )
                 self._servers.append(server)
+                await server.listen_tcp(self._proxy.bind, port)
+                self._listening[kind] = server
                 self.tell(Listening(server.address, server.port, "", self.target, "*", kind))
             self._is_open = True
             await stop.wait()
@@ -279,20 +289,28 @@ class ProxyService(Service):
         return Dialer(
             self._start,
             self.tell,
+            check=self._rules.target_of,
             max_sessions=MAX_SESSIONS if given.max_sessions is None else given.max_sessions,
             width=given.request.sessions,
             idle_time=IDLE_TIME if given.idle is None else given.idle,
+            max_age=given.request.max_session_age,
         )
 
     async def _start(self, destination: Destination) -> Session:
         target = self._rules.target_of(destination)
         return await self._open(target, destination.port, destination.host, self._request)
 
+    def _pac(self, host: str) -> str:
+        """What a browser is to know that reaches this machine at ``host``."""
+        shown = f"[{host}]" if ":" in host else host
+        places = {kind: f"{shown}:{server.port}" for kind, server in self._listening.items()}
+        return pac_file(self._rules, socks=places.get(SOCKS), http=places.get(HTTP))
+
     def _ports(self) -> Iterator[tuple[str, int]]:
         if self._proxy.socks is not None:
-            yield "socks", self._proxy.socks
+            yield SOCKS, self._proxy.socks
         if self._proxy.http is not None:
-            yield "http", self._proxy.http
+            yield HTTP, self._proxy.http
 
     def _credentials(self) -> tuple[str, str] | None:
         """User name and password; the latter from the environment. Raises UsageError."""

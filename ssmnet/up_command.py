@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from msgspec.structs import replace
 
-from .command import LOOPBACK_TARGET, Debug, make_client, reach, run_command
+from .command import LOOPBACK_TARGET, ConfigFile, Debug, make_client, reach, run_command
 from .errors import UsageError
 from .status import Output, describe, printer, warn
 
@@ -28,17 +27,6 @@ _T = TypeVar("_T", "NamedForward", "NamedProxy")
 
 CLOSE_TIMEOUT = 2.0  # s, for answers to those who have asked for the end
 
-ConfigPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="PATH",
-        envvar="SSMNET_CONFIG",
-        help="The file, instead of ssmnet.toml of this folder, one above it, or the user's own.",
-        show_default=False,
-    ),
-]
-
 
 def up(
     names: Annotated[
@@ -47,7 +35,7 @@ def up(
             metavar="NAME", help="A forward or proxy of the file; all without.", show_default=False
         ),
     ] = None,
-    config: ConfigPath = None,
+    config: ConfigFile = None,
     target: Annotated[
         str | None,
         typer.Option(

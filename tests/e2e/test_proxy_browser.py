@@ -63,6 +63,16 @@ async def test_a_page_of_many_parts(
     assert far_end.sessions_started == len({host for host, _ in site.expected()})
 
 
+async def test_a_page_by_the_pac_file(
+    aws_env: dict[str, str], far_end: Loopback, tmp_path: Path
+) -> None:
+    env = aws_env | far_end.environment
+    async with site_running() as site, proxy_running(env, "--allow", "*.internal") as proxy:
+        flag = f"--proxy-pac-url=http://{proxy.http_address}/proxy.pac"
+        await show(site, tmp_path, aws_env, flag)
+    assert far_end.sessions_started == len({host for host, _ in site.expected()})
+
+
 @pytest.mark.parametrize("scheme", ["socks5", "http"])
 async def test_a_page_by_https(
     aws_env: dict[str, str], proxy: Proxy, tmp_path: Path, scheme: str

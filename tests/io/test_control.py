@@ -381,9 +381,9 @@ async def test_only_so_many_may_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(Services()) as path:
         watching = []
         for _ in range(2):
-            shown = asyncio.Event()
-            watching.append(asyncio.ensure_future(watch(path, lambda _, s=shown: s.set())))  # type: ignore[misc]
-            await asyncio.wait_for(shown.wait(), TIMEOUT)
+            seen: asyncio.Queue[Status] = asyncio.Queue()
+            watching.append(asyncio.ensure_future(watch(path, seen.put_nowait)))
+            await asyncio.wait_for(seen.get(), TIMEOUT)
         with pytest.raises(ConnectError, match="2 others watch already"):
             await watch(path, lambda _: None)
         assert len((await status_of(path)).services) == 2
