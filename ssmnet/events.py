@@ -93,11 +93,13 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped", tag_field="event"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="event"):
-    """A forward or proxy could not start, or go on. It is tried again after ``seconds``."""
+    """A forward or proxy could not start, or go on. It is tried again until it can.
+
+    Told again when another ``error`` keeps it from that; ``cause`` is the error's class.
+    """
 
     error: str
     cause: str
-    seconds: float
 
 
 class Reloaded(msgspec.Struct, frozen=True, tag="reloaded", tag_field="event"):

@@ -177,7 +177,7 @@ def describe(event: Event) -> str:
             where = f" to {event.destination}" if event.destination else ""
             return f"connection {event.connection}{where}: {event.error}"
         case Failed():
-            return f"{event.error}; trying again in {event.seconds:g} s"
+            return f"{event.error}; trying again"
         case Reloaded() if event.error:
             return f"nothing was changed: {event.error}"
         case Reloaded():

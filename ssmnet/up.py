@@ -203,6 +203,7 @@ class _Running:
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()
         delay = FIRST_RETRY_TIME
+        told = ""
         while True:
             began = loop.time()
             self._state = None
@@ -217,10 +218,12 @@ class _Running:
                 logger.exception("%s: cannot run", self.name)
                 error = Error(f"it cannot run: {type(fault).__name__}")
             if loop.time() - began >= LASTING_TIME:
-                delay = FIRST_RETRY_TIME
+                delay, told = FIRST_RETRY_TIME, ""
             self._state = State.FAILED
+            if str(error) != told:
+                told = str(error)
+                self._service.tell(Failed(told, type(error).__name__))
             wait = delay * (0.5 + SystemRandom().random() / 2)
-            self._service.tell(Failed(str(error), type(error).__name__, round(wait, 1)))
             if await unless(self.stop, asyncio.sleep(wait, True)) is None:
                 return
             delay = min(2 * delay, LAST_RETRY_TIME)

@@ -32,7 +32,7 @@ def test_an_orderly_end_is_no_error() -> None:
         (Resuming("s", "why"), WEBSOCKET_LOST),
         (Restarting("s", "why", over=True), SESSION_ENDED),
         (Restarting("s", "why", over=False), SESSION_UNFIT),
-        (Failed("why", "ListenError", 5.0), "ListenError"),
+        (Failed("why", "ListenError"), "ListenError"),
     ],
 )
 def test_errors_are_counted_by_cause(event: Event, cause: str) -> None:
