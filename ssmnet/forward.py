@@ -233,7 +233,9 @@ def reset(transport: asyncio.Transport) -> None:
     """Drop a transport; a TCP peer sees a reset, which can't be taken for a clean end."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # uvloop raises the latter where it is closed
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
 

@@ -45,6 +45,10 @@ GONE = "the client went away"
 CLOSED = "the proxy was closed"
 
 
+class TimedOut(ConnectError):
+    """The destination was not reached in time."""
+
+
 class Dialer(Protocol):
     """Who reaches destinations; see dialer.Dialer."""
 
@@ -289,7 +293,7 @@ class Greetings:
         except Error as error:
             return error
         except TimeoutError:
-            return ConnectError(f"the destination was not reached in {self._dial_timeout:g} s")
+            return TimedOut(f"the destination was not reached in {self._dial_timeout:g} s")
         except Exception as error:
             # The client would wait for its answer in vain.
             logger.exception("cannot connect")
@@ -314,4 +318,6 @@ def outcome_of(error: Exception) -> Outcome:
         return Outcome.NOT_FOUND
     if isinstance(error, DestinationForbidden):
         return Outcome.FORBIDDEN
+    if isinstance(error, TimedOut):
+        return Outcome.TIMED_OUT
     return Outcome.FAILED

@@ -18,6 +18,7 @@ _FAILURES = {
     Outcome.REFUSED: Failure.REFUSED,
     Outcome.NOT_FOUND: Failure.NOT_FOUND,
     Outcome.FORBIDDEN: Failure.FORBIDDEN,
+    Outcome.TIMED_OUT: Failure.TIMED_OUT,
 }
 
 

@@ -46,7 +46,6 @@ class Failure(Enum):
     FORBIDDEN = 403, "http_request_denied"
     TIMED_OUT = 504, "connection_timeout"
     UNAVAILABLE = 503, "destination_unavailable"
-    TOO_MANY = 503, "connection_limit_reached"
     NOT_HTTP = 502, "http_protocol_error"
     CUT_OFF = 502, "connection_terminated"
 
@@ -184,6 +183,7 @@ class HttpRequest:
             elif isinstance(event, h11.EndOfMessage):
                 # Trailers are for the proxy as much as for the destination; it may drop them.
                 self._for_destination.append(self._far.send(h11.EndOfMessage()))
+                return  # what follows is another request, or nothing that anybody reads
             else:
                 return
 

@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # or unreachable: the agent can't tell these apart
     NOT_FOUND = "not found"
     FORBIDDEN = "forbidden"
+    TIMED_OUT = "timed out"
     FAILED = "failed"
     UNSUPPORTED_COMMAND = "unsupported command"
     UNSUPPORTED_ADDRESS = "unsupported address"
@@ -49,6 +50,7 @@ class Outcome(StrEnum):
 _REPLIES_5 = {
     Outcome.GRANTED: 0,
     Outcome.FAILED: 1,
+    Outcome.TIMED_OUT: 1,
     Outcome.FORBIDDEN: 2,
     Outcome.NOT_FOUND: 4,
     Outcome.REFUSED: 5,

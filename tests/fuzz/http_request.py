@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ssmnet import http_request
+from ssmnet import http_head, http_request
 from ssmnet.http_request import Failure, HttpRequest
 from ssmnet.protocol.socks import normal_host
 from tests.fuzz.program import Program, chunk, pieces
 
-SUBJECTS = (http_request,)
+SUBJECTS = (http_request, http_head)
 PASSWORD = b"Proxy-Authorization: Basic YW5uOnMzY3JldA==\r\n"
 PAC = "function FindProxyForURL() {}"
 TOKENS = (
@@ -97,6 +97,7 @@ def seeds() -> list[bytes]:
             get + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nframes",
         ),
+        (0, post + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", ok + b"\r\n"),
         (0, b"HEAD http://a HTTP/1.0\r\n\r\n", ok + b"Content-Length: 9\r\n\r\n"),
         (0, b"GET /proxy.pac HTTP/1.1\r\nHost: here\r\n\r\n", b""),
         (1, get + b"\r\n", b""),

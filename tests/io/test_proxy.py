@@ -664,6 +664,14 @@ async def test_the_http_answer_says_why_not(host: str, status: int) -> None:
         assert (await front.disconnected()).error
 
 
+async def test_the_http_answer_says_that_it_took_too_long() -> None:
+    async with proxy(HTTP, dial_timeout=SHORT) as front:
+        front.dialer.may.clear()
+        client = await front.client(connecting("here", 1))
+        assert (await client.rest()).startswith(b"HTTP/1.1 504 ")
+        assert "was not reached in" in (await front.disconnected()).error
+
+
 @pytest.mark.parametrize("how", ["reset", "close"])
 async def test_an_http_client_that_leaves_while_it_is_waited_for(server: Server, how: str) -> None:
     async with proxy(HTTP) as front:

@@ -125,6 +125,7 @@ def test_what_follows_the_request_is_kept_as_it_is(data: bytes) -> None:
     [
         (Outcome.GRANTED, 0),
         (Outcome.FAILED, 1),
+        (Outcome.TIMED_OUT, 1),
         (Outcome.FORBIDDEN, 2),
         (Outcome.NOT_FOUND, 4),
         (Outcome.REFUSED, 5),
