@@ -9,15 +9,19 @@ import typer
 
 from ._version import __version__
 from .command import (
+    Bind,
+    Check,
     Debug,
     Document,
     EndpointUrl,
+    Host,
     KeepAlive,
     Once,
     Parameter,
     Profile,
     Reason,
     Region,
+    Remote,
     Target,
     reach,
     read_parameters,
@@ -87,23 +91,9 @@ def forward(
             help="Local port, 0 for a free one (default), or the path of a unix socket.",
         ),
     ] = None,
-    remote: Annotated[
-        str | None, typer.Option(metavar="PORT", help="Port of the target, or of --host.")
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST", help="Host to forward to: a name or address that the target reaches."
-        ),
-    ] = None,
-    bind: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Listen here instead of on 127.0.0.1 and ::1.",
-            show_default=False,
-        ),
-    ] = None,
+    remote: Remote = None,
+    host: Host = None,
+    bind: Bind = None,
     target: Target = None,
     profile: Profile = None,
     region: Region = None,
@@ -111,9 +101,7 @@ def forward(
     reason: Reason = None,
     document: Document = None,
     parameter: Parameter = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
-    ] = False,
+    check: Check = False,
     sessions: Annotated[
         str,
         typer.Option(

@@ -51,6 +51,26 @@ Parameter = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="Parameter of --document; may be repeated."),
 ]
+Remote = Annotated[
+    str | None, typer.Option(metavar="PORT", help="Port of the target, or of --host.")
+]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST", help="Host to forward to: a name or address that the target reaches."
+    ),
+]
+Bind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Listen here instead of on 127.0.0.1 and ::1.",
+        show_default=False,
+    ),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
+]
 KeepAlive = Annotated[
     float | None,
     typer.Option(

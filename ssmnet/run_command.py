@@ -11,16 +11,20 @@ import typer
 from msgspec.structs import replace
 
 from .command import (
+    Bind,
+    Check,
     ConfigFile,
     Debug,
     Document,
     EndpointUrl,
+    Host,
     KeepAlive,
     Once,
     Parameter,
     Profile,
     Reason,
     Region,
+    Remote,
     Target,
     read_parameters,
     run_command,
@@ -76,23 +80,9 @@ def run(
             show_default=False,
         ),
     ] = None,
-    remote: Annotated[
-        str | None, typer.Option(metavar="PORT", help="Port of the target, or of --host.")
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST", help="Host to forward to: a name or address that the target reaches."
-        ),
-    ] = None,
-    bind: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Listen here instead of on 127.0.0.1 and ::1.",
-            show_default=False,
-        ),
-    ] = None,
+    remote: Remote = None,
+    host: Host = None,
+    bind: Bind = None,
     target: Target = None,
     profile: Profile = None,
     region: Region = None,
@@ -100,9 +90,7 @@ def run(
     reason: Reason = None,
     document: Document = None,
     parameter: Parameter = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Fail unless the destination accepts a connection.")
-    ] = False,
+    check: Check = False,
     sessions: Annotated[
         str | None,
         typer.Option(

@@ -116,7 +116,7 @@ class _Column(NamedTuple):
 # In the order in which they stand.
 _COLUMNS = (
     _Column("name", 0, 8, lambda one, _: one.name),
-    _Column("local address", 2, 15, lambda one, _: one.addresses[0] if one.addresses else ""),
+    _Column("local address", 2, 15, lambda one, _: _places(one)),
     _Column("destination", 3, 12, lambda one, _: one.destination),
     _Column("target", 10, 10, lambda one, _: one.target),
     _Column("state", 1, 0, lambda one, _: one.state),
@@ -130,6 +130,14 @@ _COLUMNS = (
 _NUMBERS = frozenset({"open", "in", "out", "rate", "round trip"})
 
 
+def _places(one: Snapshot) -> str:
+    """Where it listens; of a proxy's second port the number is enough."""
+    first, *others = one.addresses or ("",)
+    ports = dict.fromkeys(other.rpartition(":")[2] for other in others)
+    ports.pop(first.rpartition(":")[2], None)
+    return ",".join([first, *ports])
+
+
 def render(snapshots: Sequence[Snapshot], rates: Mapping[str, Rate], width: int = WIDEST) -> Table:
     """A table that is no wider than ``width``: what matters least has no place in a narrow one."""
     cells = {
@@ -138,8 +146,11 @@ def render(snapshots: Sequence[Snapshot], rates: Mapping[str, Rate], width: int 
     }
     cells = {column: texts for column, texts in cells.items() if column.rank < 2 or any(texts)}
     widths = fit(cells, width)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    # Older versions of rich make a table with padding narrower than it need be.
+    table = Table(box=None, padding=0, header_style="bold")
     for column, columns in widths.items():
+        if table.columns:
+            table.add_column(width=_GAP)
         table.add_column(
             column.title,
             width=columns,
@@ -148,7 +159,8 @@ def render(snapshots: Sequence[Snapshot], rates: Mapping[str, Rate], width: int 
             justify="right" if column.title in _NUMBERS else "left",
         )
     for row, one in enumerate(snapshots):
-        table.add_row(*(_cell(column, cells[column][row], one) for column in widths))
+        texts = [_cell(column, cells[column][row], one) for column in widths]
+        table.add_row(*[part for text in texts for part in ("", text)][1:])
     return table
 
 

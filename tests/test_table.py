@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import pytest
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from ssmnet import table
@@ -42,6 +43,11 @@ PROXY = Snapshot(
 )
 BOTH = (DB, PROXY)
 TITLES = ("name", "local address", "destination", "target", "state", "open", "in", "out")
+
+
+def test_a_proxy_shows_both_ports() -> None:
+    both = replace(PROXY, addresses=("127.0.0.1:1080", "127.0.0.1:8080"))
+    assert "127.0.0.1:1080,8080" in as_text([both])
 
 
 def header(text: str) -> list[str]:
