@@ -24,7 +24,7 @@ from .errors import UsageError
 from .forwards import Forward, Request, parse_sessions
 from .rules import parse_pattern, parse_route
 
-_T = TypeVar("_T", bound=config_schema.Common)
+_T = TypeVar("_T", bound=config_schema.Defaults)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - where the user asks for it
@@ -227,6 +227,7 @@ class _Reader:
             request=Request(
                 target=given.target or "",
                 reason=given.reason,
+                sessions=parse_sessions(str(given.sessions or 1)),
                 resume_timeout=given.resume_timeout,
                 keep_alive=given.keep_alive,
                 max_session_age=given.max_session_age,

@@ -75,8 +75,8 @@ Variable = Annotated[
 ]
 
 
-class Common(msgspec.Struct):
-    """What forwards and proxies both have."""
+class Defaults(msgspec.Struct):
+    """``[defaults]``: what forwards and proxies both have."""
 
     profile: Text | None = None
     region: Text | None = None
@@ -86,11 +86,6 @@ class Common(msgspec.Struct):
     keep_alive: Time | None = None
     max_session_age: Time | None = None
     resume_timeout: Time | None = None
-
-
-class Defaults(Common):
-    """``[defaults]``."""
-
     sessions: Sessions | None = None
 
 
@@ -107,7 +102,7 @@ class Forward(Defaults):
     max_restarts: Count | None = None
 
 
-class Proxy(Common):
+class Proxy(Defaults):
     """``[proxies.NAME]``."""
 
     socks: LocalPort | None = None
@@ -126,7 +121,7 @@ class Wrong(Exception):
     """A value is none that may stand there; the text says what may."""
 
 
-def read_value(kind: type[Common], name: str, value: object) -> Any:
+def read_value(kind: type[Defaults], name: str, value: object) -> Any:
     """The value for a field of ``kind``. Raises Wrong."""
     try:
         # Within its struct: msgspec keeps what it has made of that, and of no type by itself.

@@ -97,6 +97,14 @@ def proxy(
             "default.",
         ),
     ] = None,
+    sessions: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Share the connections to one destination among up to so many of them, as for "
+            "'ssmnet forward'.",
+        ),
+    ] = "1",
     idle: Annotated[
         float | None,
         typer.Option(
@@ -131,7 +139,7 @@ def proxy(
     """
     from .bind import LOOPBACK
     from .config import NamedProxy, Place
-    from .forwards import Request, is_exposed
+    from .forwards import Request, is_exposed, parse_sessions
     from .rules import Rules
     from .service import ProxyService
     from .targets import pick_target
@@ -142,6 +150,7 @@ def proxy(
         if user is None:
             raise UsageError("others could use this proxy: it needs --user, or no --bind")
         warn(f"listening on {', '.join(addresses)}: others that know the password can use it")
+    width = parse_sessions(sessions)
     Rules(allow or (), deny or (), route or ())
     chosen = target or (None if route else pick_target(profile, region, endpoint_url))
 
@@ -160,7 +169,7 @@ def proxy(
                 idle=idle,
                 user=user,
                 password_env=PASSWORD_VARIABLE if user is not None else None,
-                request=Request(reached, reason, keep_alive=keep_alive),
+                request=Request(reached, reason, sessions=width, keep_alive=keep_alive),
             )
             service = ProxyService(client, wanted, printer(output, stop))
             return await run_together([service], stop)

@@ -75,8 +75,7 @@ def test_defaults_are_for_all_that_say_nothing_else(file: Path) -> None:
     db, other, corp = config.forwards["db"], config.forwards["other"], config.proxies["corp"]
     assert db.place == corp.place == Place("dev", "eu-central-1", "https://ssm.example")
     request = Request("i-1", "work", keep_alive=600, max_session_age=8 * 3600, resume_timeout=90)
-    assert corp.request == request
-    assert db.request == replace(request, sessions=AUTO_SESSIONS)
+    assert corp.request == db.request == replace(request, sessions=AUTO_SESSIONS)
     assert db.forward == Forward(5432, 5432)
     assert other.place == Place("prod", "eu-central-1", "https://ssm.example")
     own = {"target": "i-2", "reason": "more work", "sessions": 7, "keep_alive": 300}
@@ -120,6 +119,7 @@ def test_all_that_a_proxy_has(file: Path) -> None:
         deny = ["x.internal"]
         routes = ["*.prod.internal via i-a"]
         max_sessions = 20
+        sessions = 3
         idle = "60s"
         user = "me"
         password_env = "MY_PASSWORD"
@@ -131,7 +131,7 @@ def test_all_that_a_proxy_has(file: Path) -> None:
     assert (corp.deny, corp.routes) == (("x.internal",), ("*.prod.internal via i-a",))
     assert (corp.max_sessions, corp.idle) == (20, 60)
     assert (corp.user, corp.password_env) == ("me", "MY_PASSWORD")
-    assert corp.request == Request("")
+    assert corp.request == Request("", sessions=3)
 
 
 def test_a_local_port_that_is_not_given_is_the_remote_one(file: Path) -> None:
