@@ -6,6 +6,7 @@ asyncio would bind each address to a port of its own, and take over the socket o
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import sys
@@ -20,6 +21,14 @@ PORT_TRIES = 20
 LOOPBACK = ("127.0.0.1", "::1")
 # Left out where there is no IPv6 and another address is listened on.
 IF_THERE_IS_IPV6 = frozenset({"::1", "::"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def bind_tcp(hosts: Sequence[str], port: int) -> list[socket.socket]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from .bind import LOOPBACK
+from .bind import LOOPBACK, is_loopback
 from .errors import UsageError
 
 _FIELD = re.compile(r"\[([^\[\]]+)\](?=:|$)|([^:\[\]]*)(?=:|$)")
@@ -116,7 +116,7 @@ def check_distinct(forwards: Sequence[Forward]) -> None:
 
 def is_exposed(addresses: Sequence[str]) -> bool:
     """Whether other hosts can reach what listens there."""
-    return not all(map(_is_loopback, addresses))
+    return not all(map(is_loopback, addresses))
 
 
 def parse_sessions(text: str) -> int:
@@ -152,13 +152,6 @@ def _port(text: str, *, lowest: int) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not lowest <= int(text) <= 65535:
         raise UsageError(f"{text!r} is not a port: a number from {lowest} to 65535")
     return int(text)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _is_address(host: str) -> bool:

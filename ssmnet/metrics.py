@@ -6,7 +6,6 @@ It is made anew for each request, from snapshots: nothing is counted twice, and 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from ._version import __version__
 from .acceptor import Acceptor
-from .bind import LOOPBACK
+from .bind import LOOPBACK, is_loopback
 from .errors import UsageError
 from .snapshot import Snapshot, State
 
@@ -53,14 +52,6 @@ def parse_address(text: str) -> tuple[tuple[str, ...], int]:
     return (LOOPBACK if host == "localhost" else (host,)), int(match[2])
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 class MetricsServer:
     """Answers ``GET /metrics``, and no one who was led here by a name that is not this machine's.
 
@@ -78,6 +69,11 @@ class MetricsServer:
     def address(self) -> str:
         """The first address that it listens on."""
         return self._acceptor.address
+
+    @property
+    def place(self) -> str:
+        """Address and port, as in a URL."""
+        return self._acceptor.place
 
     @property
     def port(self) -> int | None:

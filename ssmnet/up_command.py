@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from .command import LOOPBACK_TARGET, ConfigFile, Debug, make_client, reach, run_command
 from .errors import UsageError
-from .status import Output, describe, printer, warn
+from .status import Output, describe, printer, tell, warn
 
 if TYPE_CHECKING:
     import asyncio
@@ -166,11 +166,16 @@ async def _answer(up: Up, metrics: str | None, stack: contextlib.AsyncExitStack)
         stack.push_async_callback(control.wait_closed, CLOSE_TIMEOUT)
         stack.callback(control.close)
     if metrics is not None:
-        from .metrics import MetricsServer, parse_address
+        from .forwards import is_exposed
+        from .metrics import PATH, MetricsServer, parse_address
 
+        hosts, port = parse_address(metrics)
+        if is_exposed(hosts):
+            warn(f"metrics on {', '.join(hosts)}: all that can reach it can read them")
         server = MetricsServer(up.snapshots)
-        await server.listen(*parse_address(metrics))
+        await server.listen(hosts, port)
         stack.push_async_callback(server.close)
+        tell(f"Metrics at http://{server.place}{PATH}")
 
 
 def _targets(config: Config) -> set[str]:

@@ -13,9 +13,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 import ssmnet
 from ssmnet import metrics
-from ssmnet.bind import LOOPBACK
+from ssmnet.bind import LOOPBACK, is_loopback
 from ssmnet.errors import ListenError, UsageError
-from ssmnet.metrics import MAX_CAUSES, MetricsServer, causes, is_loopback, parse_address
+from ssmnet.metrics import MAX_CAUSES, MetricsServer, causes, parse_address
 from ssmnet.snapshot import Snapshot, State
 
 TIMEOUT = 20.0

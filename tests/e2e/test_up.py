@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import aiohttp
 import pytest
 
 from .processes import SSMNET, FarEnd, Program, run, started
@@ -219,3 +220,11 @@ async def test_a_proxy_that_others_could_use_needs_a_password(
     async with started(SSMNET, "proxy", *options, "--user", "me", env=secret) as program:
         assert "warning: listening on 0.0.0.0" in (await program.err_line("warning")).string
         await program.err_line("Listening on 0.0.0.0:")
+
+
+async def test_where_the_metrics_are_is_told(file: Path, env: dict[str, str], port: int) -> None:
+    write(file, one=port)
+    async with up(file, env, "--metrics", "0") as program:
+        url = (await program.err_line(r"^Metrics at (http://127\.0\.0\.1:\d+/metrics)$"))[1]
+        async with aiohttp.ClientSession() as http, http.get(url) as response:
+            assert 'ssmnet_up{destination="' in await response.text()
