@@ -180,6 +180,7 @@ async def test_json_is_one_object_a_line(forward: Start) -> None:
             "session_id": session_id,
             "target": FarEnd.target,
             "destination": destination,
+            "kind": "forward",
         },
         {
             "event": "connected",
@@ -194,6 +195,7 @@ async def test_json_is_one_object_a_line(forward: Start) -> None:
             "bytes_sent": 300,
             "bytes_received": 300,
             "error": "",
+            "cause": "",
         },
         {"event": "closed", "session_id": session_id, "reason": "stopped"},
     ]
