@@ -238,7 +238,8 @@ class Dialer:
         if outlet.preparing is not None:
             await asyncio.wait((outlet.preparing,))
         if outlet.pool is not None:
-            await outlet.pool.close(drain=drain)
+            # Where there was only a question, nothing is on its way.
+            await outlet.pool.close(drain=drain if outlet.is_proven else 0.0)
         self._admission.left(outlet)
         self._proceed()
 
@@ -324,20 +325,21 @@ class Dialer:
         try:
             told = await pool.probe(self._probe_timeout)
         except DestinationRefused as error:
-            raise DestinationRefused(
-                f"the target could not connect to {outlet.destination}:"
-                " it refuses, or cannot be reached"
-            ) from error
+            raise _refused(outlet.destination) from error
         except ConnectError as error:
             if type(error) is not ConnectError:
                 raise
             outlet.is_silent = True
             raise DestinationRefused(f"{error}: {outlet.destination}") from error
         if not told:
-            # An agent that is too old to be asked still ends a session that leads nowhere.
+            # An agent that is too old to be asked still ends a session that leads nowhere, with a
+            # word or without.
+            first = pool.session_id
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(OLD_AGENT_TIME):
                     raise await pool.wait_ended()
+            if not pool.sessions or pool.session_id != first:
+                raise _refused(outlet.destination)
         outlet.prove(pool.refusals)
         self._failures.forget(outlet.destination)
 
@@ -371,6 +373,12 @@ class Dialer:
             outlet.is_proven = False
         if not outlet.is_dropped:
             self._on_event(event)
+
+
+def _refused(destination: Destination) -> DestinationRefused:
+    return DestinationRefused(
+        f"the target could not connect to {destination}: it refuses, or cannot be reached"
+    )
 
 
 def _is_address(host: str) -> bool:

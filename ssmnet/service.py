@@ -142,7 +142,8 @@ class Service:
             server.close()
         closing = [server.wait_closed(DRAIN_TIME) for server in self._servers]
         # What had no time to finish has none to arrive, either.
-        drain = DRAIN_TIMEOUT if any(await asyncio.gather(*closing)) else 0.0
+        left = any(await asyncio.gather(*closing)) and self._is_open
+        drain = DRAIN_TIMEOUT if left else 0.0
         await close_sessions(drain=drain)
         if self._sessions is not None:
             self._past = self._totals()

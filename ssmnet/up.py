@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -129,15 +130,25 @@ class Up:
         What has not changed goes on, with its connections.
         """
         async with self._reloading:
-            before = self._wanted
-            self._take(self._load())
-            wanted = self._wanted
-            gone = [name for name in before if name not in wanted]
-            new = [name for name in wanted if name not in before]
-            changed = [name for name in wanted if before.get(name, wanted[name]) != wanted[name]]
-            await self._stop([name for name in (*gone, *changed) if name in self._running])
-            for name in (*new, *changed):
-                self._start(name)
+            self._file = _stamp(self._path)
+            try:
+                changes = await self._reload()
+            except Error as error:
+                self._tell(Reloaded("", str(error)), "")
+                raise
+        self._tell(Reloaded(changes), "")
+        return changes
+
+    async def _reload(self) -> str:
+        before = self._wanted
+        self._take(self._load())
+        wanted = self._wanted
+        gone = [name for name in before if name not in wanted]
+        new = [name for name in wanted if name not in before]
+        changed = [name for name in wanted if before.get(name, wanted[name]) != wanted[name]]
+        await self._stop([name for name in (*gone, *changed) if name in self._running])
+        for name in (*new, *changed):
+            self._start(name)
         parts = (("started", new), ("changed", changed), ("stopped", gone))
         told = "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names)
         return told or "nothing has changed"
@@ -180,11 +191,8 @@ class Up:
             stamp = _stamp(self._path)
             if stamp is None or stamp == self._file:
                 continue  # one that is gone may be on its way back
-            self._file = stamp
-            try:
-                self._tell(Reloaded(await self.reload()), "")
-            except Error as error:
-                self._tell(Reloaded("", str(error)), "")
+            with contextlib.suppress(Error):  # it is told
+                await self.reload()
 
 
 class _Running:

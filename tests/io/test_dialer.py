@@ -400,6 +400,18 @@ async def test_an_agent_that_is_too_old_to_be_asked(monkeypatch: pytest.MonkeyPa
             assert isinstance(await it.failure(closed_port()), DestinationRefused)
 
 
+async def test_an_old_agent_that_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does whose process falls over the refusal."""
+    monkeypatch.setattr("ssmnet.dialer.OLD_AGENT_TIME", 2.0)
+    async with Loopback(agent_version=NO_MULTIPLEXING) as far:
+        async with dialling(far, monkeypatch) as it, echoing() as port:
+            failing = asyncio.ensure_future(it.failure(port))
+            await eventually(lambda: it.dialer.sessions)
+            far.end_sessions("")
+            assert isinstance(await failing, DestinationRefused)
+            assert far.sessions_started <= 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
 async def test_a_destination_that_does_not_answer_is_remembered(
     ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch

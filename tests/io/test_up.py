@@ -2,16 +2,20 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from ssmnet.aws import Client
+from ssmnet.config import NamedForward, load_config
 from ssmnet.errors import ListenError, UsageError
-from ssmnet.events import Event, Listening, Widened
+from ssmnet.events import Event, Listening, Reloaded, Widened
 from ssmnet.forwards import AUTO_SESSIONS, MAX_SESSIONS, Forward, Request, parse_sessions
 from ssmnet.loopback import Loopback
 from ssmnet.runner import finish
-from ssmnet.up import run_forwards
+from ssmnet.service import ForwardService, Service
+from ssmnet.up import Named, Up, run_forwards
 from tests.io.tunnels import echo
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -119,3 +123,46 @@ async def test_what_is_to_be_finished_is_finished_though_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert finished
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "ssmnet.toml"
+
+
+def write(file: Path, target: str, *names: str) -> None:
+    """Have the file name these forwards."""
+    lines = [f"[forwards.{name}]\nlocal = 0\nremote = 22\ntarget = '{target}'\n" for name in names]
+    new = file.with_suffix(".new")
+    new.write_text("".join(lines))
+    new.replace(file)
+
+
+async def test_each_change_of_the_file_is_told_once(
+    client: Client, ssm_loopback: Loopback, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmnet.up.LOOK_AT_FILE_TIME", 0.01)
+    told: asyncio.Queue[Reloaded] = asyncio.Queue()
+
+    def make(named: Named, tell: Callable[[Event], None]) -> Service:
+        assert isinstance(named, NamedForward)
+        return ForwardService(client, named.request, named.forward, tell)
+
+    def tell(event: Event, _: str) -> None:
+        if isinstance(event, Reloaded):
+            told.put_nowait(event)
+
+    write(file, ssm_loopback.target, "one")
+    up = Up(lambda: load_config(file), make, (), tell)
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(up.run(stop))
+    async with asyncio.timeout(20):
+        write(file, ssm_loopback.target, "one", "two")
+        assert await up.reload() == "started two"
+        write(file, ssm_loopback.target, "two")
+        assert [(await told.get()).changes for _ in range(2)] == ["started two", "stopped one"]
+        assert [one.name for one in up.snapshots()] == ["two"]
+        stop.set()
+        await running
+    assert told.empty()
+    assert ssm_loopback.sessions == 0
