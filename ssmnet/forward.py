@@ -11,8 +11,9 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Protocol, cast
 
 from .acceptor import Acceptor
@@ -243,13 +244,18 @@ def reset(transport: asyncio.Transport) -> None:
 class Server(Acceptor):
     """Accepts connections, and keeps the forwarder of each until it is over.
 
-    ``accepted`` counts them; ``sent`` and ``received`` are bytes, of all so far.
+    ``numbers`` gives each its number, where several have one count; ``accepted`` counts them;
+    ``sent`` and ``received`` are bytes, of all so far.
     """
 
     def __init__(
-        self, make: Callable[[], asyncio.Protocol], on_event: Callable[[Event], None]
+        self,
+        make: Callable[[], asyncio.Protocol],
+        on_event: Callable[[Event], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
         super().__init__(make)
+        self._numbers = numbers or count(1)
         self._on_event = on_event
         self._forwarders: set[Forwarder] = set()
         self._on_end = self._ended  # one for all of them: it takes as much as half a Forwarder
@@ -277,7 +283,7 @@ class Server(Acceptor):
     def begin(self, peer: str, destination: str) -> Forwarder:
         """A forwarder, without transports, for a connection from ``peer``."""
         self.accepted += 1
-        forwarder = Forwarder(self.accepted, self._on_end, destination)
+        forwarder = Forwarder(next(self._numbers), self._on_end, destination)
         self._forwarders.add(forwarder)
         self._empty.clear()
         self._on_event(Connected(forwarder.number, peer, destination))

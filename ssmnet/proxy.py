@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .events import Event
 from .forward import Server
@@ -40,12 +40,13 @@ class ProxyServer(Server):
         credentials: tuple[str, str] | None = None,
         on_event: Callable[[Event], None],
         pac: Callable[[str], str] | None = None,
+        numbers: Iterator[int] | None = None,
         timeout: float = GREETING_TIMEOUT,
         dial_timeout: float = DIAL_TIMEOUT,
         max_greeting: int = MAX_GREETING,
         max_dialling: int = MAX_DIALLING,
     ) -> None:
-        super().__init__(self._make_client, on_event)
+        super().__init__(self._make_client, on_event, numbers)
         self.kind = kind
         self._pac = pac
         self._check_password = None if credentials is None else password_check(*credentials)

@@ -77,7 +77,11 @@ def proxy(
     ] = None,
     deny: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Allow no such destinations; comes before --allow."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Allow no such destinations; comes before --allow. A name is not looked up here: "
+            "one that leads to a network that is denied passes. Use --allow as a barrier.",
+        ),
     ] = None,
     route: Annotated[
         list[str] | None,
@@ -146,6 +150,8 @@ def proxy(
     from .up import run_together
 
     addresses = tuple(bind or LOOPBACK)
+    if socks is not None and socks == http != 0:
+        raise UsageError(f"--socks and --http can't both have port {socks}")
     if is_exposed(addresses):
         if user is None:
             raise UsageError("others could use this proxy: it needs --user, or no --bind")

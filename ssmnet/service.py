@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from .aws import Client
@@ -74,6 +75,7 @@ class Service:
         self._sessions: Sessions | None = None
         self._servers: list[Server] = []
         self._is_open = False
+        self.ended: Error | None = None  # why, when it was not stopped
         self.target = request.target
         self.destination = destination
 
@@ -99,7 +101,7 @@ class Service:
             target=self.target,
             destination=self.destination,
             state=state or self.state,
-            addresses=tuple(server.place for server in servers if server.address),
+            addresses=tuple(place for server in servers for place in server.places),
             sessions=sessions.sessions if sessions else 0,
             connections=sum(server.connections for server in servers),
             accepted=totals.accepted,
@@ -113,10 +115,11 @@ class Service:
             last_error=tally.last_error,
         )
 
-    def tell(self, event: Event) -> None:
-        """Count ``event``, and pass it on."""
+    def tell(self, event: Event, *, again: bool = False) -> None:
+        """Count ``event``, and pass it on, unless the same was told before."""
         self._tally.add(event)
-        self._on_event(event)
+        if not again:
+            self._on_event(event)
 
     async def _open(
         self, target: str, port: int | None, host: str | None, request: Request
@@ -182,7 +185,7 @@ class ForwardService(Service):
         self._bind(listener)
         self._sessions = self._pool = pool
         self._servers = [listener]
-        ended: Error | None = None
+        self.ended = None
         try:
             if await unless(stop, pool.open()) is None:
                 return True
@@ -192,12 +195,12 @@ class ForwardService(Service):
             self._is_open = True
             where = listener.address, listener.port, pool.session_id
             self.tell(Listening(*where, self.target, self.destination))
-            ended = await unless(stop, pool.wait_ended())
+            self.ended = await unless(stop, pool.wait_ended())
         finally:
             # When another forward fails, this one is cancelled; its session is ended all the same.
             await finish(self._close(pool.close))
-        self.tell(Closed(pool.session_id, str(ended or "stopped")))
-        return ended is None
+        self.tell(Closed(pool.session_id, str(self.ended or "stopped")))
+        return self.ended is None
 
     @property
     def state(self) -> State:
@@ -256,10 +259,12 @@ class ProxyService(Service):
 
     async def run(self, stop: asyncio.Event) -> bool:
         """As Service.run."""
+        _ = self._client.region  # without one, no connection could ever be made
         credentials = self._credentials()
         dialer = self._make_dialer()
         self._sessions = dialer
         self._listening.clear()
+        numbers = count(1)
         try:
             for kind, port in self._ports():
                 server = ProxyServer(
@@ -268,6 +273,7 @@ class ProxyService(Service):
                     credentials=credentials,
                     on_event=self.tell,
                     pac=self._pac,
+                    numbers=numbers,
                 )
                 self._servers.append(server)
                 await server.listen_tcp(self._proxy.bind, port)

@@ -27,7 +27,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: str  # forward, socks, http
+    kind: str  # forward, proxy
     target: str
     destination: str
     state: State

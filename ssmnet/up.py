@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from random import SystemRandom
 
 from .aws import Client
 from .config import Config, NamedForward, NamedProxy
-from .errors import Error, UsageError
+from .errors import Error, SessionClosed, UsageError
 from .events import Event, Failed, Reloaded
 from .forwards import Forward, Request
-from .runner import unless
+from .runner import finish, unless
 from .service import ForwardService, Service
 from .snapshot import Snapshot, State
 
@@ -64,30 +64,30 @@ async def run_forwards(
 class Up:
     """The forwards and proxies of a file: started together, and kept up one by one.
 
-    ``load`` reads the file. ``make`` gives the service of a name, which tells its events to the
-    callable that it is given. ``names`` are those wanted, or none for all. ``tell`` is told each
-    event with the name that it is of; empty for the file's own.
+    ``load`` reads the file at ``path``. ``make`` gives the service of a name, which tells its
+    events to the callable that it is given. ``names`` are those wanted, or none for all. ``tell``
+    is told each event with the name that it is of; empty for the file's own.
     """
 
     def __init__(
         self,
+        path: Path,
         load: Callable[[], Config],
         make: Callable[[Named, Callable[[Event], None]], Service],
         names: Sequence[str],
         tell: Tell,
     ) -> None:
+        self._path = path
         self._load = load
         self._make = make
         self._names = tuple(names)
         self._tell = tell
-        self._wanted: dict[str, Named] = {}
+        self._file = _stamp(path)
+        self._wanted = self._choose(load())
         self._running: dict[str, _Running] = {}
-        self._reloading = asyncio.Lock()
-        self._down = asyncio.Event()
-        config = load()
-        self._path = config.path
-        self._file = _stamp(self._path)
-        self._take(config)
+        self._changing = asyncio.Lock()
+        self._is_closing = False
+        self._all_down = asyncio.Event()
         self.pid = os.getpid()
         self.started_at = time.time()
 
@@ -98,14 +98,17 @@ class Up:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop``, or until all are down."""
+        services = {
+            name: self._make_service(named)
+            for name, named in self._wanted.items()
+            if name not in self._running  # somebody may have asked for a reload already
+        }
         watching = asyncio.ensure_future(self._watch_file())
-        for name in self._wanted:
-            self._start(name)
+        self._start(services)
         try:
-            await unless(stop, self._all_down())
+            await unless(stop, self._all_down.wait())
         finally:
-            watching.cancel()
-            await self._stop(tuple(self._running))
+            await finish(self._end(watching))
 
     def snapshots(self) -> list[Snapshot]:
         """How each of them is now."""
@@ -115,21 +118,27 @@ class Up:
     async def down(self, names: Sequence[str]) -> list[str]:
         """Stop these, or all and then the whole; the names of those that were stopped.
 
-        Raises UsageError for a name that does not run.
+        A reload starts them again. Raises UsageError for a name that is not there.
         """
-        for name in names:
-            if name not in self._running:
-                raise UsageError(f"{name!r} does not run here")
-        stopped = list(names or self._running)
-        await self._stop(stopped)
+        async with self._changing:
+            for name in names:
+                if name not in self._running:
+                    raise UsageError(f"{name!r} does not run here")
+            self._is_closing = self._is_closing or not names
+            wanted = dict.fromkeys(names or self._running)
+            stopped = [name for name in wanted if not self._running[name].is_over]
+            await self._stop(stopped)
+            if all(running.is_over for running in self._running.values()):
+                self._is_closing = True
+                self._all_down.set()
         return stopped
 
     async def reload(self) -> str:
-        """Read the file again and do what has changed; a line about that. Raises UsageError.
+        """Read the file again and do what has changed; a line about that. Raises Error.
 
         What has not changed goes on, with its connections.
         """
-        async with self._reloading:
+        async with self._changing:
             self._file = _stamp(self._path)
             try:
                 changes = await self._reload()
@@ -140,50 +149,52 @@ class Up:
         return changes
 
     async def _reload(self) -> str:
-        before = self._wanted
-        self._take(self._load())
-        wanted = self._wanted
+        before, running = self._wanted, self._running
+        wanted = self._choose(self._load())
         gone = [name for name in before if name not in wanted]
-        new = [name for name in wanted if name not in before]
-        changed = [name for name in wanted if before.get(name, wanted[name]) != wanted[name]]
-        await self._stop([name for name in (*gone, *changed) if name in self._running])
-        for name in (*new, *changed):
-            self._start(name)
+        new = [name for name in wanted if name not in running or running[name].is_over]
+        changed = [name for name in wanted if name not in new and before[name] != wanted[name]]
+        # Before anything is stopped: if one can't be made, all goes on as it was.
+        services = {name: self._make_service(wanted[name]) for name in (*new, *changed)}
+        await self._stop([name for name in (*gone, *changed) if name in running])
+        if self._is_closing:
+            raise SessionClosed("the process ends")
+        self._wanted = wanted
+        for name in gone:
+            running.pop(name, None)
+        self._start(services)
         parts = (("started", new), ("changed", changed), ("stopped", gone))
         told = "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names)
         return told or "nothing has changed"
 
-    def _take(self, config: Config) -> None:
-        """Raises UsageError, with nothing taken."""
+    def _choose(self, config: Config) -> dict[str, Named]:
+        """What is wanted of the file. Raises UsageError."""
         found: Mapping[str, Named] = {**config.forwards, **config.proxies}
-        for name in self._names:
-            if name not in found:
-                raise UsageError(f"{config.path} has no {name!r}: it has {', '.join(found)}")
         if not found:
             raise UsageError(f"{config.path} has no forward and no proxy")
-        self._wanted = {name: found[name] for name in self._names or found}
+        config.check_names(self._names)
+        return {name: found[name] for name in self._names or found}
 
-    def _start(self, name: str) -> None:
-        def tell(event: Event) -> None:
-            self._tell(event, name)
+    def _make_service(self, named: Named) -> Service:
+        return self._make(named, lambda event: self._tell(event, named.name))
 
-        self._down.clear()
-        self._running[name] = _Running(name, self._make(self._wanted[name], tell))
+    def _start(self, services: Mapping[str, Service]) -> None:
+        for name, service in services.items():
+            self._running[name] = _Running(name, service)
 
     async def _stop(self, names: Sequence[str]) -> None:
-        stopping = [self._running[name] for name in names]
-        for running in stopping:
-            running.stop.set()
-        if stopping:
-            await asyncio.wait([running.task for running in stopping])
-        for running in stopping:
-            if self._running.get(running.name) is running:
-                del self._running[running.name]
-        if not self._running:
-            self._down.set()
+        tasks = [self._running[name].stop() for name in names]
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _all_down(self) -> bool:
-        return await self._down.wait()
+    async def _end(self, watching: asyncio.Task[None]) -> None:
+        self._is_closing = True
+        watching.cancel()
+        await asyncio.wait((watching,))
+        for running in self._running.values():
+            running.stop()
+        async with self._changing:
+            await self._stop(tuple(self._running))
 
     async def _watch_file(self) -> None:
         while True:
@@ -191,22 +202,39 @@ class Up:
             stamp = _stamp(self._path)
             if stamp is None or stamp == self._file:
                 continue  # one that is gone may be on its way back
-            with contextlib.suppress(Error):  # it is told
+            try:
                 await self.reload()
+            except Error:
+                pass  # it is told
+            except Exception as fault:
+                # Whatever it is, nobody would notice that nobody looks any more.
+                logger.exception("cannot reload %s", self._path)
+                self._tell(Reloaded("", f"cannot read {self._path}: {type(fault).__name__}"), "")
 
 
 class _Running:
-    """A service that is run again whenever it ends, until it is to ``stop``."""
+    """A service that is run again whenever it ends, until it is stopped."""
 
     def __init__(self, name: str, service: Service) -> None:
-        self.name = name
-        self.stop = asyncio.Event()
+        self._name = name
         self._service = service
+        self._stop = asyncio.Event()
         self._state: State | None = None
-        self.task = asyncio.ensure_future(self._keep_running())
+        self._task = asyncio.ensure_future(self._keep_running())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was stopped, and that is done."""
+        return self._task.done()
+
+    def stop(self) -> asyncio.Task[None]:
+        """Have it stop; what is done then."""
+        self._stop.set()
+        return self._task
 
     def snapshot(self) -> Snapshot:
-        return self._service.snapshot(self.name, self._state)
+        """How it is now."""
+        return self._service.snapshot(self._name, State.STOPPED if self.is_over else self._state)
 
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()
@@ -215,26 +243,32 @@ class _Running:
         while True:
             began = loop.time()
             self._state = None
-            error: Exception = Error("it has ended")
-            try:
-                if await self._service.run(self.stop):
-                    return
-            except Error as failed:
-                error = failed
-            except Exception as fault:
-                # Whatever it is, nobody would notice that this one is not tried any more.
-                logger.exception("%s: cannot run", self.name)
-                error = Error(f"it cannot run: {type(fault).__name__}")
+            error = await self._run()
+            if error is None:
+                return
             if loop.time() - began >= LASTING_TIME:
                 delay, told = FIRST_RETRY_TIME, ""
             self._state = State.FAILED
-            if str(error) != told:
-                told = str(error)
-                self._service.tell(Failed(told, type(error).__name__))
+            failed = Failed(str(error), type(error).__name__)
+            self._service.tell(failed, again=failed.error == told)
+            told = failed.error
             wait = delay * (0.5 + SystemRandom().random() / 2)
-            if await unless(self.stop, asyncio.sleep(wait, True)) is None:
+            if await unless(self._stop, asyncio.sleep(wait, True)) is None:
                 return
             delay = min(2 * delay, LAST_RETRY_TIME)
+
+    async def _run(self) -> Error | None:
+        """Run it once; why it has ended, or None when it was stopped."""
+        try:
+            if await self._service.run(self._stop):
+                return None
+        except Error as error:
+            return error
+        except Exception as fault:
+            # Whatever it is, nobody would notice that this one is not tried any more.
+            logger.exception("%s: cannot run", self._name)
+            return Error(f"it cannot run: {type(fault).__name__}")
+        return self._service.ended or Error("it has ended")
 
 
 def _stamp(path: os.PathLike[str]) -> tuple[int, int, int] | None:

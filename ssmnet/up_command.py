@@ -76,26 +76,27 @@ def up(
     from .config import load_config
     from .up import Up
 
-    def load() -> Config:
-        return _with_targets(load_config(config), target)
+    first = load_config(config)
+    # What is found from here later may be another.
+    path = first.path.absolute()
+    on_loopback = LOOPBACK_TARGET in _targets(_with_targets(first, target))
 
-    first = load()
-    for one in first.forwards.values():
-        if one.forward.is_exposed:
-            bind = ", ".join(one.forward.bind)
-            warn(f"{one.name}: listening on {bind}: all that can reach it can use the forward")
-    on_loopback = LOOPBACK_TARGET in _targets(first)
-    if on_loopback and len(_targets(first)) > 1:
-        raise UsageError("'loopback' goes with no other target")
+    def load() -> Config:
+        read = _with_targets(load_config(path), target)
+        if on_loopback and _targets(read) != {LOOPBACK_TARGET}:
+            raise UsageError("'loopback' goes with no other target")
+        if not on_loopback and LOOPBACK_TARGET in _targets(read):
+            raise UsageError("'loopback' needs a new start of 'ssmnet up'")
+        return read
 
     async def main(stop: asyncio.Event) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            services = _Services()
+            teller = _Teller(output, stop)
+            services = _Services(teller.warn)
             if on_loopback:
                 reaching = reach(LOOPBACK_TARGET, None, None, None)
                 services.loopback = await stack.enter_async_context(reaching)
-            teller = _Teller(output, stop)
-            up = Up(load, services.make, names or (), teller)
+            up = Up(path, load, services.make, names or (), teller)
             await _answer(up, metrics, stack)
             if output is Output.TEXT and not debug:
                 teller.draw(up, stack)
@@ -107,7 +108,8 @@ def up(
 class _Services:
     """Makes services, with one client for all of the same place: AWS limits starts there."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
         # The client and the target of a far end on this machine, where that is the target of all.
         self.loopback: tuple[Client, str] | None = None
         self._clients: dict[Place, Client] = {}
@@ -115,16 +117,23 @@ class _Services:
     def make(self, named: Named, tell: Callable[[Event], None]) -> Service:
         """The service of a name. Raises UsageError."""
         from .config import NamedForward
+        from .forwards import is_exposed
         from .service import ForwardService, ProxyService
 
         client, target = self._reach(named.place, named.request.target)
         request = replace(named.request, target=target)
         if isinstance(named, NamedForward):
+            if named.forward.is_exposed:
+                bind = ", ".join(named.forward.bind)
+                self._warn(f"{named.name}: all that can reach {bind} can use the forward")
             return ForwardService(client, request, named.forward, tell)
+        if is_exposed(named.bind):
+            bind = ", ".join(named.bind)
+            self._warn(f"{named.name}: others that know the password can use it on {bind}")
         return ProxyService(client, replace(named, request=request), tell)
 
     def _reach(self, place: Place, target: str) -> tuple[Client, str]:
-        if self.loopback is not None and target == LOOPBACK_TARGET:
+        if self.loopback is not None:
             return self.loopback
         if place not in self._clients:
             self._clients[place] = make_client(*place)
@@ -136,9 +145,14 @@ class _Teller:
 
     def __init__(self, output: Output, stop: asyncio.Event) -> None:
         self._tell: Tell = printer(output, stop)
+        self._say: Callable[[str], None] = tell
 
     def __call__(self, event: Event, name: str) -> None:
         self._tell(event, name)
+
+    def warn(self, text: str) -> None:
+        """Print a line about what may surprise."""
+        self._say(f"warning: {text}")
 
     def draw(self, up: Up, stack: contextlib.AsyncExitStack) -> None:
         """Show a table, if stderr is a terminal."""
@@ -148,12 +162,12 @@ class _Teller:
             return
         table = stack.enter_context(LiveTable(up.snapshots, sys.stderr))
 
-        def tell(event: Event, name: str) -> None:
+        def tell_event(event: Event, name: str) -> None:
             text = describe(event)
             if text:
                 table.log(f"{name}: {text}" if name else text)
 
-        self._tell = tell
+        self._tell, self._say = tell_event, table.log
 
 
 async def _answer(up: Up, metrics: str | None, stack: contextlib.AsyncExitStack) -> None:

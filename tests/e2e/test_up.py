@@ -88,7 +88,7 @@ async def test_a_name_that_is_not_there(file: Path, env: dict[str, str], names: 
     write(file, one=1)
     done = await run(SSMNET, "up", "--config", file, *names, env=env)
     assert done.status == 2
-    assert done.err == f"error: {file} has no 'nobody': it has one\n"
+    assert done.err == f"error: {file} has no 'nobody'; there are: one\n"
 
 
 async def test_a_port_in_use_keeps_only_its_own_from_starting(

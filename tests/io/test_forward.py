@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -1161,3 +1162,36 @@ async def test_no_task_is_made_for_what_is_read(far: FarEnd, server: Server) -> 
         assert await connection.reader.readexactly(MIB) == data
         loop.set_task_factory(None)
         assert made == []
+
+
+async def test_a_listen_that_is_cancelled_leaves_no_deaf_socket() -> None:
+    """On asyncio's loop, one that the next file with its number would have inherited."""
+    listener = Listener(nobody, "", lambda _: None)
+    listener.bind_tcp()
+    listening = asyncio.ensure_future(listener.listen())
+    await asyncio.sleep(0)
+    listening.cancel()
+    await asyncio.wait((listening,))
+    listener.close()
+    for _ in range(2):
+        again = Listener(nobody, "", lambda _: None)
+        await again.listen_tcp()
+        _, writer = await asyncio.open_connection("127.0.0.1", again.port)
+        await eventually(lambda: again.accepted == 1)
+        writer.close()
+        again.close()
+        await again.wait_closed(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no unix sockets")
+async def test_closing_twice_leaves_another_s_socket_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "it.sock")
+    first, second = (Listener(nobody, "", lambda _: None) for _ in range(2))
+    await first.listen_unix(path)
+    first.close()
+    await second.listen_unix(path)
+    # File systems give the number of a file that is gone to the next one.
+    first.close()
+    assert Path(path).exists()
+    second.close()
+    assert not Path(path).exists()
