@@ -106,12 +106,13 @@ STARTS = re.compile(
 
 
 def test_processes_are_started_in_few_places() -> None:
-    """Credential processes, plugins that are asked for their version, and the loopback's shells."""
+    """Credential processes, plugins asked for their version, commands of `run`, loopback shells."""
     package = Path(ssmnet.__file__).parent
     starting = [path for path in package.rglob("*.py") if STARTS.search(path.read_text("utf-8"))]
     assert {path.name for path in starting} == {
         "aws_credentials.py",
         "child.py",
+        "child_process.py",
         "plugin_status.py",
     }
 
