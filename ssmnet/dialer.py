@@ -99,7 +99,6 @@ class Dialer:
         self._admission: Admission[Outlet] = Admission(places=max_sessions, starts=STARTS_AT_ONCE)
         self._failures: Failures[Destination] = Failures()
         self._sessions = StartedSessions()
-        self._restarts = 0
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -168,16 +167,6 @@ class Dialer:
     def retransmissions(self) -> int:
         """How many messages went out again."""
         return self._sessions.retransmissions
-
-    @property
-    def restarts(self) -> int:
-        """How many sessions were started for those that were over or no good."""
-        return self._restarts
-
-    @property
-    def resumes(self) -> int:
-        """How often a session went on after an interruption."""
-        return self._sessions.resumes
 
     # What becomes of a destination.
 
@@ -369,7 +358,6 @@ class Dialer:
 
     def _tell(self, outlet: Outlet, event: Event) -> None:
         if isinstance(event, Restarted):
-            self._restarts += 1
             outlet.is_proven = False
         if not outlet.is_dropped:
             self._on_event(event)

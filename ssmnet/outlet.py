@@ -140,7 +140,6 @@ class StartedSessions:
         self._outlets: dict[Session, Outlet] = {}
         self._starting_beside = 0
         self._past_retransmissions = 0
-        self.resumes = 0
 
     def __len__(self) -> int:
         """How many there are."""
@@ -172,11 +171,7 @@ class StartedSessions:
         finally:
             self._starting_beside -= beside
         self._outlets[session] = outlet
-        session.on_resumed = self._resumed
         return session
-
-    def _resumed(self) -> None:
-        self.resumes += 1
 
     def _forget_ended(self) -> None:
         for session in [session for session in self._outlets if session.ended is not None]:

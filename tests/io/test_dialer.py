@@ -469,7 +469,7 @@ async def test_a_name_that_leads_nowhere_is_looked_up_again(
     async with dialling(ssm_loopback, monkeypatch, on_event=events.append) as it:
         for _ in range(MAX_REFUSALS + 1):
             assert isinstance(await it.failure(port, "localhost"), DestinationRefused)
-        await eventually(lambda: it.dialer.restarts == 1)
+        await eventually(lambda: len(events) == 2)
         assert [type(event) for event in events] == [Restarting, Restarted]
         await eventually(lambda: ssm_loopback.sessions == 1)
         async with echoing_on(port):
@@ -524,17 +524,6 @@ async def test_a_fault_of_ours_is_told_without_its_text(
         assert "cannot connect to" in caplog.text
         it.client = client
         await it.echo(port)
-
-
-async def test_interruptions_are_counted(
-    ssm_loopback: Loopback, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with dialling(ssm_loopback, monkeypatch) as it, echoing() as port:
-        collector = await it.connect(port)
-        ssm_loopback.cut_clients()
-        await echo(collector)
-        await eventually(lambda: it.dialer.resumes == 1)
-        assert ssm_loopback.sessions_started == 1
 
 
 # Cancelling.
