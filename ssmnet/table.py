@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TextIO
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from . import terminal
-from .output import PIECE, can_write, write
+from .output import is_waiting, write
 from .snapshot import Snapshot, State
 
 REFRESH_INTERVAL = 1.0  # s
@@ -40,6 +40,7 @@ _STYLES = {
     State.STOPPED: "dim",
 }
 _GAP = 2  # columns between cells
+_ENOUGH = 24  # columns; an instance and its port take as many
 
 
 class Rate(NamedTuple):
@@ -159,7 +160,7 @@ def render(snapshots: Sequence[Snapshot], rates: Mapping[str, Rate], width: int 
             justify="right" if column.title in _NUMBERS else "left",
         )
     for row, one in enumerate(snapshots):
-        texts = [_cell(column, cells[column][row], one) for column in widths]
+        texts = [_cell(column, cells[column][row], one, widths[column]) for column in widths]
         table.add_row(*[part for text in texts for part in ("", text)][1:])
     return table
 
@@ -169,26 +170,44 @@ def fit(cells: Mapping[_Column, Sequence[str]], width: int) -> dict[_Column, int
     natural = {
         column: max(map(cell_len, (column.title, *texts))) for column, texts in cells.items()
     }
+    ranked = sorted(cells, key=lambda column: column.rank)
+    first = [column for column in ranked if column.title not in _NUMBERS and column.rank < 10]
     chosen: dict[_Column, int] = {}
-    left = width
-    for column in sorted(cells, key=lambda column: column.rank):
-        least = min(natural[column], column.least or natural[column])
-        if chosen and least + _GAP > left:
-            break
-        chosen[column] = least
-        left -= least + _GAP
-    left += _GAP  # none after the last
-    for column in sorted(chosen, key=lambda column: (column.title == _ERROR, column.rank)):
-        more = max(0, min(natural[column] - chosen[column], left))
-        chosen[column] += more
-        left -= more
+    left = width + _GAP  # none after the last
+    for column, wanted in (
+        *((column, column.least or natural[column]) for column in first),
+        # What tells one from the other is to be read before there are numbers.
+        *((column, _ENOUGH) for column in first if column.title != _ERROR),
+        *((column, column.least or natural[column]) for column in ranked),
+        *((column, natural[column]) for column in ranked if column.title != _ERROR),
+        *((column, natural[column]) for column in ranked if column.title == _ERROR),
+    ):
+        columns = min(wanted, natural[column])
+        if column in chosen:
+            more = max(0, min(columns - chosen[column], left))
+            chosen[column] += more
+            left -= more
+        elif not chosen or columns + _GAP <= left:
+            chosen[column] = columns
+            left -= columns + _GAP
     return {column: chosen[column] for column in cells if column in chosen}
 
 
-def _cell(column: _Column, text: str, one: Snapshot) -> Text:
+def _cell(column: _Column, text: str, one: Snapshot, columns: int) -> Text:
     if column.title == "state":
         return Text(text, style=_STYLES[one.state])
+    if column.title == "destination":
+        text = _with_port(text, columns)
     return Text(text, style="red" if column.title == _ERROR else "")
+
+
+def _with_port(text: str, columns: int) -> str:
+    """The text with the host cut, where it is too wide: forwards may differ in the port alone."""
+    host, _, port = text.rpartition(":")
+    end = f"\u2026:{port}"
+    if not port.isdecimal() or cell_len(text) <= columns or len(end) >= columns:
+        return text
+    return set_cell_size(host, columns - len(end)) + end
 
 
 def as_text(snapshots: Sequence[Snapshot], width: int = WIDEST, *, colours: bool = False) -> str:
@@ -232,17 +251,20 @@ class LiveTable:
         self._stream = stream
         self._rates = Rates()
         self._loop = asyncio.get_running_loop()
+        self._handled: list[signal.Signals] = []
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._waiting: deque[str] = deque(maxlen=MAX_LINES)
-        self._unwritten = ""
+        # The lines of the table as it was last.
+        self._lines: list[str] = []
         # How wide each line is that stands there.
         self._drawn: list[int] = []
 
     def __enter__(self) -> LiveTable:
         if sys.platform != "win32":
-            self._loop.add_signal_handler(signal.SIGWINCH, self._draw)
-            self._loop.add_signal_handler(signal.SIGCONT, self._draw_below)
+            self._handle(signal.SIGWINCH, self._draw)
+            self._handle(signal.SIGCONT, self._draw_below)
+            self._handle(signal.SIGTSTP, self._stop)
         self._tick()
         return self
 
@@ -250,10 +272,15 @@ class LiveTable:
         for handle in (self._timer, self._soon):
             if handle is not None:
                 handle.cancel()
-        if sys.platform != "win32":
-            self._loop.remove_signal_handler(signal.SIGWINCH)
-            self._loop.remove_signal_handler(signal.SIGCONT)
+        for number in self._handled:
+            self._loop.remove_signal_handler(number)
         self._draw()
+
+    def _handle(self, number: signal.Signals, callback: Callable[[], None]) -> None:
+        # A shell without job control has us ignore ^Z.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            self._loop.add_signal_handler(number, callback)
+            self._handled.append(number)
 
     def log(self, text: str) -> None:
         """Have a line stand above the table. Of many, while nothing can be written, the last."""
@@ -265,6 +292,17 @@ class LiveTable:
         self._timer = self._loop.call_later(REFRESH_INTERVAL, self._tick)
         self._draw()
 
+    if sys.platform != "win32":
+
+        def _stop(self) -> None:
+            """Give the terminal to the shell without a table, which is drawn again below."""
+            if _is_ours(self._stream) and not is_waiting(self._stream):
+                write(self._stream, self._go_up(), end="")
+            self._drawn.clear()
+            self._loop.remove_signal_handler(signal.SIGTSTP)
+            os.kill(os.getpid(), signal.SIGTSTP)
+            self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
+
     def _draw_below(self) -> None:
         # A shell has used the terminal since, while we were stopped.
         self._drawn.clear()
@@ -275,32 +313,33 @@ class LiveTable:
         if not _is_ours(self._stream):
             self._drawn.clear()
             return
-        self._write()
-        if self._unwritten:
+        if is_waiting(self._stream):
             return
         columns, rows = _size(self._stream)
-        snapshots = self._snapshots()
+        if snapshots := self._snapshots():
+            self._lines = self._frame(snapshots, columns, rows)
+        # At the end nothing runs any more: how it was last says more than an empty table.
+        above = [f"{line}\n" for line in self._waiting]
+        self._waiting.clear()
+        text = "".join([self._go_up(), *above, *(f"{line}\n" for line in self._lines)])
+        self._drawn = [cell_len(Text.from_ansi(line).plain) for line in self._lines]
+        write(self._stream, text, end="")
+
+    def _frame(self, snapshots: Sequence[Snapshot], columns: int, rows: int) -> list[str]:
         rates = self._rates.look(snapshots, time.monotonic())
         # In the last column some terminals go on to the next line, and some do not.
         lines = _lines(render(snapshots, rates, columns - 1), columns - 1, colours=True)
         if len(lines) >= rows:
             # What has gone out of sight can't be drawn anew.
             lines[rows - 2 :] = [f"and {len(lines) - rows + 2} more"[: columns - 1]]
+        return lines
+
+    def _go_up(self) -> str:
+        """What leads to where the table begins, and erases it."""
+        columns, _ = _size(self._stream)
         # Where the window is narrower now, a line takes several.
         up = sum(max(1, -(-width // columns)) for width in self._drawn)
-        above = [f"{line}\n" for line in self._waiting]
-        self._waiting.clear()
-        self._drawn = [cell_len(Text.from_ansi(line).plain) for line in lines]
-        begin = f"\r\x1b[{up}A\x1b[J" if up else "\r\x1b[J"
-        self._unwritten = "".join([begin, *above, *(f"{line}\n" for line in lines)])
-        self._write()
-
-    def _write(self) -> None:
-        """Write what the terminal has room for; the rest comes with the next frame."""
-        encoding = self._stream.encoding or "utf-8"
-        while self._unwritten and can_write(self._stream):
-            piece, self._unwritten = self._unwritten[:PIECE], self._unwritten[PIECE:]
-            write(self._stream, piece.encode(encoding, "replace").decode(encoding), end="")
+        return f"\r\x1b[{up}A\x1b[J" if up else "\r\x1b[J"
 
 
 def _size(stream: TextIO) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,8 +68,8 @@ def test_all_of_it_where_there_is_room() -> None:
 @pytest.mark.parametrize(
     ("width", "titles"),
     [
-        (100, ["name", "local address", "destination", "state", "open", "in", "out", "last error"]),
-        (80, ["name", "local address", "destination", "state", "open", "last error"]),
+        (100, ["name", "local address", "destination", "state", "open", "in", "last error"]),
+        (80, ["name", "local address", "destination", "state", "last error"]),
         (60, ["name", "local address", "destination", "state"]),
         (40, ["name", "local address", "state"]),
         (22, ["name", "state"]),
@@ -80,6 +81,33 @@ def test_what_matters_least_has_no_place_in_a_narrow_one(width: int, titles: lis
     assert all(cell_len(line) <= width for line in text.splitlines())
     assert "127.0.0.1:5432" in text or width < 40
     assert "restarting" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_forwards_to_one_instance_are_told_apart(width: int) -> None:
+    ports = ("22", "5432", "65535")
+    rows = [
+        replace(PROXY, state=State.UP, destination=f"i-0123456789abcdef0:{port}") for port in ports
+    ]
+    for port, line in zip(ports, as_text(rows, width).splitlines()[1:], strict=True):
+        assert re.search(rf" i-0[0-9a-f]+\u2026?:{port} ", line)
+        assert f"i-0123456789abcdef0:{port} " in line or width < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "cut"),
+    [
+        ("db.internal:5432", 16, "db.internal:5432"),
+        ("db.internal:5432", 15, "db.intern\u2026:5432"),
+        ("db.internal:5432", 7, "d\u2026:5432"),
+        # What has no port, or no room for one, is cut at its end by the table.
+        ("db.internal:5432", 6, "db.internal:5432"),
+        ("/var/run/docker.sock", 10, "/var/run/docker.sock"),
+        ("\u65e5\u672c\u8a9e:80", 7, "\u65e5 \u2026:80"),
+    ],
+)
+def test_the_port_is_cut_last(text: str, columns: int, cut: str) -> None:
+    assert table._with_port(text, columns) == cut
 
 
 @pytest.mark.parametrize("width", [*range(1, 30), 50, 79, 120, 200])
@@ -380,11 +408,73 @@ if sys.platform != "win32":
         assert text.count("name") == 2
 
     async def test_signals_are_left_as_they_were(terminal: Terminal) -> None:
-        before = [signal.getsignal(one) for one in (signal.SIGWINCH, signal.SIGCONT)]
+        numbers = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
+        before = [signal.getsignal(one) for one in numbers]
         with drawn(terminal, [DB]):
             assert signal.getsignal(signal.SIGWINCH) != before[0]
-        after = [signal.getsignal(one) for one in (signal.SIGWINCH, signal.SIGCONT)]
-        assert after == [signal.SIG_DFL, signal.SIG_DFL]
+        after = [signal.getsignal(one) for one in numbers]
+        assert after == [signal.SIG_DFL, signal.SIG_DFL, before[2]]
+
+    async def test_at_the_end_it_stands_as_it_was_last(terminal: Terminal) -> None:
+        snapshots = [DB]
+        with drawn(terminal, snapshots) as live:
+            await until_it_stands(terminal, "db")
+            snapshots.clear()
+            live.log("closed")
+            await until_it_stands(terminal, r"\Aclosed\nname.*\ndb.*\n\Z")
+        assert [line[:6].strip() for line in terminal.read()] == ["closed", "name", "db", ""]
+
+    async def test_what_never_ran_has_no_table(terminal: Terminal) -> None:
+        with drawn(terminal, []) as live:
+            live.log("nothing to do")
+            await until_it_stands(terminal, "nothing")
+        assert terminal.read() == ["nothing to do", ""]
+
+    STOPPED = """
+import asyncio, os, signal, sys
+from ssmnet import table
+from ssmnet.snapshot import Snapshot, State
+table.REFRESH_INTERVAL = 1000
+one = Snapshot(name="db", kind="", target="", destination="", state=State.UP)
+async def main():
+    with table.LiveTable(lambda: [one], sys.stderr):
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+    async def test_a_shell_after_ctrl_z_finds_no_table(terminal: Terminal) -> None:
+        child = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
+            # The session stays ours: a process of a group without a parent elsewhere never stops.
+            [sys.executable, "-c", STOPPED],
+            stderr=terminal.stream,
+            process_group=0,
+        )
+        try:
+            await until_it_stands(terminal, "name.*\ndb.*\n")
+            for _ in range(2):
+                child.send_signal(signal.SIGTSTP)
+                _, status = os.waitpid(child.pid, os.WUNTRACED)  # noqa: ASYNC222 - nothing else runs
+                assert os.WIFSTOPPED(status)
+                assert terminal.read()[-1:] == [""]
+                assert "name" not in "".join(terminal.lines)
+                terminal.stream.write("$ fg\n")
+                terminal.stream.flush()
+                child.send_signal(signal.SIGCONT)
+                await until_it_stands(terminal, r"\$ fg\nname.*\ndb.*\n\Z")
+        finally:
+            child.kill()
+            child.wait()
+
+    async def test_a_terminal_that_is_full_holds_up_nothing(terminal: Terminal) -> None:
+        terminal.resize(24, 250)
+        with drawn(terminal, [DB]) as live:
+            # Lines as long as these end at every place within what there is room for.
+            for number in range(300):
+                live.log(f"line {number} {'x' * (number % 290)}")
+                await asyncio.sleep(0)
+            await until_it_stands(terminal, r"line 299 x+\nname.*\ndb.*")
+        lines = [line.split()[:2] for line in terminal.read()[:300]]
+        assert lines == [["line", str(number)] for number in range(300)]
 
     async def test_a_terminal_that_is_gone_is_no_fault(terminal: Terminal) -> None:
         with drawn(terminal, [DB]) as live:
