@@ -254,6 +254,7 @@ class LiveTable:
         self._handled: list[signal.Signals] = []
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
+        self._stopped = False
         self._waiting: deque[str] = deque(maxlen=MAX_LINES)
         # The lines of the table as it was last.
         self._lines: list[str] = []
@@ -289,6 +290,7 @@ class LiveTable:
             self._soon = self._loop.call_soon(self._draw)
 
     def _tick(self) -> None:
+        self._stopped = False
         self._timer = self._loop.call_later(REFRESH_INTERVAL, self._tick)
         self._draw()
 
@@ -300,11 +302,18 @@ class LiveTable:
                 write(self._stream, self._go_up(), end="")
             self._drawn.clear()
             self._loop.remove_signal_handler(signal.SIGTSTP)
+            # What is due by then comes before the signal that we go on, which begins below. Without
+            # a shell nothing stops, and the next tick goes on.
+            self._stopped = True
             os.kill(os.getpid(), signal.SIGTSTP)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(REFRESH_INTERVAL, self._tick)
             self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
 
     def _draw_below(self) -> None:
         # A shell has used the terminal since, while we were stopped.
+        self._stopped = False
         self._drawn.clear()
         self._draw()
 
@@ -313,7 +322,7 @@ class LiveTable:
         if not _is_ours(self._stream):
             self._drawn.clear()
             return
-        if is_waiting(self._stream):
+        if self._stopped or is_waiting(self._stream):
             return
         columns, rows = _size(self._stream)
         if snapshots := self._snapshots():

@@ -434,7 +434,7 @@ if sys.platform != "win32":
 import asyncio, os, signal, sys
 from ssmnet import table
 from ssmnet.snapshot import Snapshot, State
-table.REFRESH_INTERVAL = 1000
+table.REFRESH_INTERVAL = 0.02
 one = Snapshot(name="db", kind="", target="", destination="", state=State.UP)
 async def main():
     with table.LiveTable(lambda: [one], sys.stderr):
@@ -459,6 +459,8 @@ asyncio.run(main())
                 assert "name" not in "".join(terminal.lines)
                 terminal.stream.write("$ fg\n")
                 terminal.stream.flush()
+                # A frame is long due when it goes on.
+                await asyncio.sleep(0.05)
                 child.send_signal(signal.SIGCONT)
                 await until_it_stands(terminal, r"\$ fg\nname.*\ndb.*\n\Z")
         finally:
