@@ -173,10 +173,12 @@ class _Reader:
             self._tell((*key, "parameters"), "parameters go with document")
         if isinstance(given.local, str) and given.bind is not None:
             self._tell((*key, "bind"), "a unix socket has no address to listen on")
+        bind = _addresses(given.bind)
+        self._check_bind(key, bind)
         return NamedForward(
             name=key[-1],
             place=Place(given.profile, given.region, given.endpoint_url),
-            forward=Forward(self._local(given), given.remote, given.host, _addresses(given.bind)),
+            forward=Forward(self._local(given), given.remote, given.host, bind),
             request=Request(
                 target=given.target or "",
                 reason=given.reason,
@@ -205,6 +207,7 @@ class _Reader:
             self._tell(key, "expected a port for socks, http or both")
         self._check_rules(key, given)
         bind = _addresses(given.bind)
+        self._check_bind(key, bind)
         if given.user is None and given.password_env is not None:
             self._tell((*key, "password_env"), "user is missing: who the password is for")
         elif given.user is None and Forward(0, None, bind=bind).is_exposed:
@@ -261,14 +264,14 @@ class _Reader:
             try:
                 values[name] = config_schema.read_value(kind, name, value)
             except config_schema.Wrong as error:
-                self._tell((*key, name), str(error))
+                self._tell_wrong((*key, name), value, str(error))
         return kind(**values)
 
     def _check_distinct(
         self, forwards: dict[str, NamedForward], proxies: dict[str, NamedProxy]
     ) -> None:
         places: list[tuple[Key, int | str, tuple[str, ...]]] = [
-            (("forwards", name), one.forward.local, one.forward.bind)
+            (("forwards", name), _one_path(one.forward.local), one.forward.bind)
             for name, one in forwards.items()
         ]
         for name, one in proxies.items():
@@ -280,6 +283,21 @@ class _Reader:
                 continue
             if isinstance(local, str) or _overlap(bind, other_bind):
                 self._tell(second, f"listens on {local}, and so does {'.'.join(first)}")
+
+    def _check_bind(self, key: Key, bind: tuple[str, ...]) -> None:
+        for one, other in combinations(bind, 2):
+            if _overlap((one,), (other,)):
+                self._tell((*key, "bind"), f"{one} and {other} can't both be listened on")
+                return
+
+    def _tell_wrong(self, key: Key, value: object, what: str) -> None:
+        wrong: dict[str, str] = {}
+        if key[-1] == "parameters" and isinstance(value, dict):
+            wrong = config_schema.wrong_parameters(value)
+        for name, why in wrong.items():
+            self._tell((*key, name), why)
+        if not wrong:
+            self._tell(key, what)
 
     def _tell_unknown(self, key: Key, known: tuple[str, ...], value: object) -> None:
         if key[-1] == "password":
@@ -316,6 +334,14 @@ def _addresses(bind: config_schema.Addresses | None) -> tuple[str, ...]:
     if bind is None:
         return LOOPBACK
     return tuple(a for one in bind for a in (EVERYWHERE if one == "*" else (one,)))
+
+
+def _one_path(local: int | str) -> int | str:
+    """A port; or of all paths to the same socket, which need not be there, always the same one."""
+    if isinstance(local, int):
+        return local
+    folder, name = os.path.split(local)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command import ConfigFile, Once
-from .errors import UsageError
+from .command import ConfigFile, Debug, Once
+from .errors import Error, UsageError
+from .output import abandon
 from .status import tell, warn
 
 if TYPE_CHECKING:
@@ -80,7 +82,10 @@ def service_group(context: typer.Context) -> None:
 
 
 @config.command(cls=Once)
-def check(file: ConfigFile = None) -> None:
+def check(
+    file: ConfigFile = None,
+    debug: Debug = False,  # noqa: ARG001 - acts by its callback
+) -> None:
     """Tell what the file names, or all that is wrong in it.
 
     Exit status: 0, or 2 when there is something wrong or no file.
@@ -92,29 +97,33 @@ def check(file: ConfigFile = None) -> None:
         tell(f"error: {problem}")
     if problems:
         raise typer.Exit(2)
-    typer.echo(f"{found.path}:")
+    named = [
+        *map(_describe_forward, found.forwards.values()),
+        *map(_describe_proxy, found.proxies.values()),
+    ]
+    _print("\n".join([f"{found.path}:", *(named or ["no forward and no proxy"])]))
     for forward in found.forwards.values():
-        typer.echo(_describe_forward(forward))
         if forward.forward.is_exposed:
             warn(f"forward {forward.name}: all that can reach this machine can use it")
-    for proxy in found.proxies.values():
-        typer.echo(_describe_proxy(proxy))
 
 
 @config.command(cls=Once)
-def example() -> None:
+def example(debug: Debug = False) -> None:  # noqa: ARG001 - acts by its callback
     """Print a file that shows all that can stand in one.
 
     \b
     ssmnet config example >ssmnet.toml
     """
-    typer.echo(EXAMPLE, nl=False)
+    _print(EXAMPLE, end="")
 
 
 @config.command(cls=Once)
-def path(file: ConfigFile = None) -> None:
+def path(
+    file: ConfigFile = None,
+    debug: Debug = False,  # noqa: ARG001 - acts by its callback
+) -> None:
     """Print which file is used from here. Exit status: 0, or 2 when there is none."""
-    typer.echo(os.path.abspath(_find(file)))
+    _print(_absolute(_find(file)))
 
 
 @service.command("print", cls=Once)
@@ -130,6 +139,7 @@ def print_service(
     launchd: Annotated[
         bool, typer.Option("--launchd", help="An agent of launchd; the default on macOS.")
     ] = False,
+    debug: Debug = False,  # noqa: ARG001 - acts by its callback
 ) -> None:
     """Print what has the system run 'ssmnet up' from login on, and again when it fails.
 
@@ -154,12 +164,32 @@ def print_service(
         raise UsageError("this system has neither systemd nor launchd: choose one")
     found = load_config(_find(file))
     found.check_names(names or [])
-    command = [*own_command(), "up", "--config", os.path.abspath(found.path), *(names or [])]
+    command = [*own_command(), "up", "--config", _absolute(found.path), *(names or [])]
     if launchd or (sys.platform == "darwin" and not systemd):
         text = launchd_plist(command, Path.home() / "Library" / "Logs" / "ssmnet.log")
     else:
         text = systemd_unit(command)
-    typer.echo(text, nl=False)
+    _print(text, end="")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Print all of it. Raises Error when there is no room for it."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still buffered must not fail at the exit.
+        with contextlib.suppress(OSError):
+            abandon(sys.stdout.fileno())
+        raise Error(f"cannot write: {error.strerror or error}") from error
+
+
+def _absolute(path: Path) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise UsageError(f"cannot tell the working folder: {error.strerror or error}") from error
 
 
 def _help(context: typer.Context) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import select
 import stat
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +18,8 @@ from .errors import UsageError
 
 NAME = "ssmnet.toml"
 MAX_SIZE = 256 * 1024  # bytes; thousands of forwards
+# Seconds in which what is no regular file, as ``<(...)`` of a shell, must have been written.
+WRITER_TIMEOUT = 10.0
 
 # A key is told by the names that lead to it: ("forwards", "db", "remote").
 Key = tuple[str, ...]
@@ -37,8 +42,13 @@ def find_config() -> Path | None:
     The search ends with the folder of a git repository, or the home folder. Raises UsageError for a
     file that somebody else could have put there: it decides where connections lead.
     """
-    for path in (*_project_files(Path.cwd()), user_file()):
-        if path.is_file():
+    try:
+        folder = Path.cwd()
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"cannot tell the working folder: {why}; change to another") from error
+    for path in (*_project_files(folder), user_file()):
+        if os.path.isfile(path):  # Path.is_file raises where a folder can't be looked into
             _check_owner(path)
             return path
     return None
@@ -58,8 +68,7 @@ def user_file() -> Path:
 def read_text(path: Path) -> str:
     """What is in the file. Raises UsageError."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+        data = _read(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) > MAX_SIZE:
@@ -104,18 +113,54 @@ def key_lines(text: str) -> dict[Key, int]:
     return lines
 
 
+def _read(path: Path) -> bytes:
+    """At most a byte more than there may be. A pipe that nobody writes to is not waited for."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        deadline = time.monotonic() + WRITER_TIMEOUT
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        data = b""
+        waited = False
+        while len(data) <= MAX_SIZE:
+            try:
+                more = os.read(descriptor, MAX_SIZE + 1 - len(data))
+            except BlockingIOError:
+                more = None
+            if more:
+                data += more
+            elif more is not None and (data or waited or not is_pipe):
+                break
+            else:
+                # Nothing yet, or an end because nobody has opened it to write.
+                _wait(descriptor, deadline)
+                waited = True
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, deadline: float) -> None:
+    within = max(0.0, deadline - time.monotonic())
+    if not select.select((descriptor,), (), (), within)[0]:
+        raise TimeoutError(errno.ETIMEDOUT, f"nothing was written to it in {WRITER_TIMEOUT:g} s")
+
+
 def _project_files(folder: Path) -> Iterator[Path]:
     home = Path.home()
     for one in (folder, *folder.parents):
         yield one / NAME
-        if one == home or (one / ".git").exists():
+        if one == home or os.path.exists(one / ".git"):
             return
 
 
 def _check_owner(path: Path) -> None:
     if sys.platform == "win32":
         return
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     if status.st_uid not in (0, os.geteuid()):
         raise UsageError(f"{path} belongs to another user; to use it all the same, give --config")
     if status.st_mode & stat.S_IWOTH:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Meta
 from .duration import parse_duration
 from .errors import UsageError
 from .forwards import MAX_SESSIONS
+from .stream_url import check_endpoint, check_region
 
 MAX_ADDRESSES = 16
 
@@ -36,7 +38,9 @@ Text = Annotated[
 Time = Annotated[Seconds, Meta(description='a time such as "90s", "15m" or "8h"')]
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 LocalPort = Annotated[int, Meta(ge=0, le=65535, description="a port, or 0 for a free one")]
-SocketPath = Annotated[str, Meta(pattern=r"/", max_length=1024)]
+SocketPath = Annotated[
+    str, Meta(pattern=r"\A[^\x00-\x1f\x7f]*/[^\x00-\x1f\x7f]*\Z", max_length=1024)
+]
 Local = Annotated[
     LocalPort | SocketPath,
     Meta(description="a port, 0 for a free one, or the path of a socket with a / in it"),
@@ -117,6 +121,13 @@ class Proxy(Defaults):
     password_env: Variable | None = None
 
 
+# What the right type may still be wrong for. These raise UsageError.
+_CHECKS: Mapping[str, Callable[[str], None]] = {
+    "region": check_region,
+    "endpoint_url": check_endpoint,
+}
+
+
 class Wrong(Exception):
     """A value is none that may stand there; the text says what may."""
 
@@ -131,7 +142,21 @@ def read_value(kind: type[Defaults], name: str, value: object) -> Any:
         # What is no name of a variable may be the password itself.
         found = "" if wanted == Variable | None else f", found {show(value)}"
         raise Wrong(f"expected {_description(wanted)}{found}") from None
+    if name in _CHECKS:
+        try:
+            _CHECKS[name](getattr(table, name))
+        except UsageError as error:
+            raise Wrong(str(error)) from None
     return getattr(table, name)
+
+
+def wrong_parameters(given: Mapping[str, object]) -> dict[str, str]:
+    """What is wrong in a table of parameters, by its key."""
+    return {
+        name: f"expected a text or a list of texts, found {show(value)}"
+        for name, value in given.items()
+        if not all(isinstance(one, str) for one in (value if isinstance(value, list) else [value]))
+    }
 
 
 def _read_ours(kind: type, value: object) -> Seconds | Addresses:

@@ -7,21 +7,30 @@ the system besides.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
 from .acceptor import Acceptor
-from .control_client import Answer, Do, Request, Status, ask, check_private, socket_path
+from .control_client import (
+    Answer,
+    Do,
+    Request,
+    Status,
+    ask,
+    check_private,
+    peer_option,
+    socket_path,
+)
 from .errors import ConnectError, Error, ListenError, UsageError
 from .snapshot import Snapshot
 
@@ -36,6 +45,7 @@ MAX_REQUEST = 64 * 1024  # bytes
 # Seconds, for a request to come, and for an answer to be taken.
 CLIENT_TIMEOUT = 10.0
 WATCH_INTERVAL = 1.0
+LOCK_TRIES = 100  # each but the last because another process has just ended
 # Who is at the other end: pid, user, group; and xucred of <sys/ucred.h>: version, user, groups.
 _LINUX = struct.Struct("3i")
 _DARWIN = struct.Struct("2Ih2x16I")
@@ -75,7 +85,7 @@ class ControlServer:
     def __init__(self, controlled: Controlled) -> None:
         self._controlled = controlled
         self._acceptor = Acceptor(lambda: _Client(self))
-        self._lock: int | None = None
+        self._lock: _Lock | None = None
         self._clients: set[_Client] = set()
         self._watchers: set[_Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,8 +96,15 @@ class ControlServer:
     async def listen(self) -> Path:
         """Listen; where. Raises ListenError, as when another process runs with the same file."""
         path = socket_path(self._controlled.config_path)
-        with contextlib.suppress(FileExistsError):
+        try:
             path.parent.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            why = error.strerror or error
+            raise ListenError(
+                f"cannot make {path.parent}: {why}; set XDG_RUNTIME_DIR to a folder of yours"
+            ) from error
         check_private(path.parent)
         self._lock = _lock(path.with_suffix(".lock"))
         if self._lock is None:
@@ -124,7 +141,7 @@ class ControlServer:
             self._timer.cancel()
             self._timer = None
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     # --- for _Client
@@ -221,10 +238,10 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Know who it is."""
         self._transport = cast(asyncio.Transport, transport)
-        has_room = self._server.joined(self)
         if not is_our_own(transport.get_extra_info("socket").fileno()):
+            self._asked = True  # what it may have sent is nothing to us
             self.abort()
-        elif not has_room:
+        elif not self._server.joined(self):
             self.answer(Answer(error="too many ask at once"))
         else:
             self._expect_within(CLIENT_TIMEOUT)
@@ -287,18 +304,44 @@ def is_our_own(descriptor: int) -> bool:
 def peer_user(descriptor: int) -> int | None:
     """The id of the user at the other end of a unix socket; None where the system can't tell."""
     user: int | None = None
-    with socket.socket(fileno=os.dup(descriptor)) as copy:
-        if sys.platform == "linux":
-            told = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX.size)
-            user = _LINUX.unpack(told)[1]
-        elif sys.platform == "darwin":
-            sol_local, local_peercred = 0, 1  # of <sys/un.h>
-            user = _DARWIN.unpack(copy.getsockopt(sol_local, local_peercred, _DARWIN.size))[1]
+    if sys.platform == "linux":
+        told = peer_option(descriptor, socket.SOL_SOCKET, socket.SO_PEERCRED, _LINUX.size)
+        user = _LINUX.unpack(told)[1] if told else None
+    elif sys.platform == "darwin":
+        sol_local, local_peercred = 0, 1  # of <sys/un.h>
+        told = peer_option(descriptor, sol_local, local_peercred, _DARWIN.size)
+        user = _DARWIN.unpack(told)[1] if told else None
     return user
 
 
-def _lock(path: Path) -> int | None:
-    """Hold a file until the descriptor is closed, as by our end; None when another does."""
+class _Lock(NamedTuple):
+    """A file that is held until it is released, or its process ends."""
+
+    path: Path
+    descriptor: int
+
+    def release(self) -> None:
+        """Remove the file. Whoever has opened it meanwhile finds that it is another's now."""
+        with suppress(OSError):
+            self.path.unlink()
+        os.close(self.descriptor)
+
+
+def _lock(path: Path) -> _Lock | None:
+    """Hold the file; None when another process does."""
+    for _ in range(LOCK_TRIES):
+        descriptor = _hold(path)
+        if descriptor is None:
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                return _Lock(path, descriptor)
+        # It was opened before another process removed it, and held after.
+        os.close(descriptor)
+    return None
+
+
+def _hold(path: Path) -> int | None:
     if sys.platform == "win32":
         return None
     import fcntl

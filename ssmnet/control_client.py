@@ -9,7 +9,9 @@ import asyncio
 import hashlib
 import os
 import re
+import socket
 import stat
+import struct
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,6 +31,8 @@ STATUS_TIMEOUT = 5.0
 ACTION_TIMEOUT = 60.0
 # A status comes every second. So long without one, and the process is stopped or hangs.
 WATCH_TIMEOUT = 30.0
+# Bytes of a socket's path, of which the system holds one for its end.
+MAX_PATH = 103 if sys.platform == "darwin" else 107
 
 
 class Do(StrEnum):
@@ -112,12 +116,21 @@ def check_private(folder: Path) -> None:
 
 
 def socket_path(config: str | Path) -> Path:
-    """Where the process that runs with this file listens. Raises UsageError on Windows."""
-    resolved = Path(os.path.realpath(config))
-    # Its length is bounded: a path of a socket has 103 bytes on macOS, 107 on Linux.
+    """Where the process that runs with this file listens.
+
+    Raises UsageError on Windows, and where there is no path that a socket can have.
+    """
+    try:
+        resolved = Path(os.path.realpath(config))
+    except OSError as error:
+        raise UsageError(f"cannot find {config}: {error.strerror or error}") from error
     readable = re.sub("[^A-Za-z0-9_-]+", "-", resolved.parent.name)[:16]
     digest = hashlib.sha256(os.fsencode(resolved)).hexdigest()[:12]
-    return runtime_folder() / f"{readable}-{digest}.sock"
+    path = runtime_folder() / f"{readable}-{digest}.sock"
+    if len(os.fsencode(path)) > MAX_PATH:
+        variable = "TMPDIR" if path.parent.name != "ssmnet" else "XDG_RUNTIME_DIR"
+        raise UsageError(f"{path} is too long for a socket: set {variable} to a shorter path")
+    return path
 
 
 async def ask(path: Path, request: Request) -> Answer | None:
@@ -151,9 +164,8 @@ async def watch(path: Path, show: Callable[[Status], None]) -> None:
 async def find_running() -> list[Running]:
     """All processes of this user that answer; ConnectError if there are some, and none does."""
     folder = runtime_folder()
-    if not folder.exists():
+    if not _is_there(folder):
         return []
-    check_private(folder)
     paths = sorted(folder.glob("*.sock"))
     answers = await asyncio.gather(
         *(ask(path, Request(Do.STATUS)) for path in paths), return_exceptions=True
@@ -175,8 +187,7 @@ async def _converse(
     """Send a request and ``take`` answers while it says so; nothing when nobody listens."""
     if sys.platform == "win32":
         raise UsageError("there are no unix sockets here")
-    if path.parent.exists():
-        check_private(path.parent)
+    _is_there(path.parent)
     try:
         async with asyncio.timeout(within):
             reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_ANSWER)
@@ -188,18 +199,64 @@ async def _converse(
         raise ConnectError(f"cannot ask on {path}: {error.strerror or error}") from error
     try:
         writer.write(msgspec.json.encode(request) + b"\n")
-        while take(await _read(reader, path, within)):
-            pass
+        async with asyncio.timeout(None) as deadline:
+            keep_on = True
+            while keep_on:
+                deadline.reschedule(asyncio.get_running_loop().time() + within)
+                keep_on = take(await _read(reader, path))
+    except TimeoutError:
+        raise ConnectError(_silent(path, writer)) from None
     finally:
         writer.transport.abort()
 
 
-async def _read(reader: asyncio.StreamReader, path: Path, within: float) -> Answer:
+def _is_there(folder: Path) -> bool:
+    """Whether it is there. Raises ListenError when it isn't this user's alone."""
+    if not os.path.exists(folder):  # Path.exists raises where a folder can't be looked into
+        return False
+    check_private(folder)
+    return True
+
+
+def peer_option(descriptor: int, level: int, name: int, size: int) -> bytes:
+    """An option of a unix socket; empty where the system can't tell."""
+    if sys.platform == "win32":
+        return b""
     try:
-        async with asyncio.timeout(within):
-            line = await reader.readline()
-    except TimeoutError:
-        raise ConnectError(f"what listens on {path} does not answer") from None
+        # No copy of the descriptor: there may be no more to be had.
+        borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+    except OSError:
+        return b""
+    try:
+        return borrowed.getsockopt(level, name, size)
+    except OSError:
+        return b""
+    finally:
+        borrowed.detach()
+
+
+def peer_process(descriptor: int) -> int | None:
+    """The process that listens at the other end of a unix socket; None where it is not known."""
+    told = b""
+    if sys.platform == "linux":
+        told = peer_option(descriptor, socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    elif sys.platform == "darwin":
+        sol_local, local_peerpid = 0, 2  # of <sys/un.h>
+        told = peer_option(descriptor, sol_local, local_peerpid, 4)
+    # On Linux user and group follow. 0 is a process that is out of sight, as in a container.
+    return (struct.unpack("i", told[:4])[0] or None) if told else None
+
+
+def _silent(path: Path, writer: asyncio.StreamWriter) -> str:
+    pid = peer_process(writer.get_extra_info("socket").fileno())
+    if pid is None:
+        return f"what listens on {path} does not answer"
+    return f"process {pid} does not answer; if it is suspended, kill -CONT {pid} has it go on"
+
+
+async def _read(reader: asyncio.StreamReader, path: Path) -> Answer:
+    try:
+        line = await reader.readline()
     except (OSError, ValueError) as error:
         raise ConnectError(f"no answer can be read from {path}") from error
     if not line.endswith(b"\n"):

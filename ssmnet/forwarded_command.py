@@ -96,7 +96,9 @@ async def run_with_forwards(
             for (client, request), one, told in zip(reached, wanted, opened, strict=True)
         ]
         try:
-            if await unless(stop, _all_open(tasks, opened)) is None:
+            opening = await unless(stop, _all_open(tasks, opened))
+            # Both may come in the same turn, and nobody looks at stop once the command runs.
+            if opening is None or stop.is_set():
                 return INTERRUPTED
             places = {one.name: told.place for one, told in zip(wanted, opened, strict=True)}
             for task, told in zip(tasks, opened, strict=True):

@@ -5,28 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from .command import Debug, run_command
+from .command import ConfigFile, Debug, run_command
 from .errors import ConnectError, UsageError
 from .status import tell
 
 if TYPE_CHECKING:
     import asyncio
+    from pathlib import Path
 
     from .control_client import Answer, Request, Running, Status
 
 _T = TypeVar("_T")
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="PATH", help="The file that it runs with, if not the one found here."
-    ),
-]
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="NAME", help="Only these.", show_default=False)
 ]
@@ -78,8 +72,9 @@ def down(
     """
     from .control_client import Do, Request
 
-    answer = _run(_ask(config, Request(Do.DOWN, tuple(names or ()))))
-    typer.echo(f"stopped {', '.join(answer.stopped or ())}".rstrip())
+    answer = _run(_ask(config, Request(Do.DOWN, tuple(dict.fromkeys(names or ())))))
+    stopped = ", ".join(answer.stopped or ())
+    typer.echo(f"stopped {stopped}" if stopped else "nothing of it was running")
 
 
 def reload(

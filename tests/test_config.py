@@ -3,6 +3,7 @@
 import os
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ssmnet import config_schema
+from ssmnet import config_file, config_schema
 from ssmnet.bind import LOOPBACK
 from ssmnet.config import MAX_NAMES, Config, Place, check_config, load_config
 from ssmnet.config_command import EXAMPLE
@@ -215,6 +216,31 @@ NUMBER = "a number from 1 to 200"
         ("keep_alive = true", "keep_alive: expected a time such as"),
         ("check = 1", "check: expected true or false, found 1"),
         ("max_restarts = -1", "max_restarts: expected a number from 0, found -1"),
+        ('region = "Paris"', "region: 'Paris' is not an AWS region; one looks like eu-west-1"),
+        ('endpoint_url = "ftp://x"', "endpoint_url: an endpoint URL looks like https://host"),
+        ('endpoint_url = "http://x.example"', "endpoint_url: endpoint 'http://x.example' must be"),
+        ('local = "./a\\u0000"', "local: expected a port, 0 for a free one, or the path of a "),
+        (
+            'bind = ["127.0.0.1", "127.0.0.1"]',
+            "bind: 127.0.0.1 and 127.0.0.1 can't both be listened on",
+        ),
+        (
+            'bind = ["::1", "localhost", "127.0.0.1"]',
+            "bind: localhost and 127.0.0.1 can't both be listened on",
+        ),
+        ('bind = ["*", "::1"]', "bind: :: and ::1 can't both be listened on"),
+        (
+            'document = "D"\nparameters = {a = 3, b = "x"}',
+            "parameters.a: expected a text or a list of texts, found 3",
+        ),
+        (
+            "parameters = {a = {}}",
+            "parameters.a: expected a text or a list of texts, found a table",
+        ),
+        (
+            "parameters = {a = ['b', 4]}",
+            "parameters.a: expected a text or a list of texts, found [",
+        ),
         ("parameters = 1", "parameters: expected a table of texts, or lists of them, found 1"),
         ('parameters = {a = "b"}', "parameters: parameters go with document"),
         ("sesions = 4", "sesions: unknown; is sessions meant?"),
@@ -236,6 +262,7 @@ def test_a_wrong_value_is_told_with_its_line(file: Path, line: str, expected: st
         ('password = "s3cret"', "password: a password does not stand here: password_env names"),
         ('password_env = "s3cret!"', "password_env: expected an environment variable's name"),
         ('password_env = "X"', "password_env: user is missing"),
+        ('bind = ["localhost", "127.0.0.1"]', "bind: localhost and 127.0.0.1 can't both"),
         ('bind = "0.0.0.0"', "bind: others could use this proxy: it needs a user"),
         ('allow = "x"', "allow: expected a list of patterns such as"),
         ('allow = ["x", "x y"]', "allow: 'x y' is no pattern: "),
@@ -310,6 +337,19 @@ def test_one_socket_for_two(file: Path) -> None:
     assert told == [f"line 3, forwards.b: listens on {file.parent / 's'}, and so does forwards.a"]
 
 
+@posix
+def test_one_socket_by_two_names(file: Path) -> None:
+    (file.parent / "link").symlink_to(file.parent)
+    for other in ("link/s", f"../{file.parent.name}/s", "x/../s"):
+        told = problems(
+            file,
+            f'[forwards]\na = {{remote = 1, local = "./s"}}\nb = {{remote = 2, local = "{other}"}}',
+        )
+        assert told == [
+            f"line 3, forwards.b: listens on {file.parent / 's'}, and so does forwards.a"
+        ]
+
+
 def test_ports_that_are_not_the_same_place(file: Path) -> None:
     text = "[forwards.{}]\nremote = 80\nlocal = {}\nbind = {}\n"
     places = [("a", 80, '"127.0.0.1"'), ("b", 80, '["127.0.0.2", "::1"]'), ("c", 0, '"127.0.0.1"')]
@@ -357,6 +397,36 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(UsageError, match="cannot read"):
             load_config(path)
+
+
+def test_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("there are no pipes in folders")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "#" * 100_000 + "\n[forwards.db]\nremote = 5\n"
+    with ThreadPoolExecutor(1) as thread:
+        # Neither can be opened before the other, so this begins after the reader.
+        writing = thread.submit(pipe.write_text, text)
+        assert read_text(pipe) == text
+        writing.result()
+        writing = thread.submit(pipe.write_text, "")
+        assert read_text(pipe) == ""
+        writing.result()
+    monkeypatch.setattr(config_file, "WRITER_TIMEOUT", 0.05)
+    with pytest.raises(UsageError, match="nothing was written to it in 0.05 s"):
+        read_text(pipe)
+
+
+@posix
+def test_a_folder_that_cannot_be_looked_into_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a name that is too long nothing can be known either, by root neither.
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ("x" * 300)))
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_config() is None
 
 
 def test_too_many_names(file: Path) -> None:

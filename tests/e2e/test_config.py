@@ -78,6 +78,35 @@ async def test_all_that_is_wrong_with_one(aws_env: dict[str, str], tmp_path: Pat
     assert service.err == f"{expected[0]} (and 2 more: see ssmnet config check)\n"
 
 
+async def test_a_file_with_nothing_in_it(aws_env: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.touch()
+    done = await run(SSMNET, "config", "check", "--config", path, "--debug", env=aws_env)
+    assert done == Done(0, f"{path}:\nno forward and no proxy\n", "")
+
+
+async def test_a_file_that_a_shell_substitutes(aws_env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(GOOD)
+    line = '"$0" config check --config <(cat "$1"); status=$?; wait $!; exit $status'
+    done = await run("bash", "-c", line, SSMNET, tmp_path / "my.toml", env=aws_env)
+    assert (done.status, done.err) == (0, "")
+    assert "\nproxy corp: socks on 127.0.0.1:1080 through i-1\n" in done.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is always room")
+@pytest.mark.parametrize(
+    "command",
+    [["config", "example"], ["config", "check"], ["config", "path"], ["service", "print"]],
+)
+async def test_no_room_for_what_is_printed(
+    aws_env: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "ssmnet.toml").write_text(GOOD)
+    line = 'cd "$1" && shift && exec "$0" "$@" >/dev/full'
+    done = await run("sh", "-c", line, SSMNET, tmp_path, *command, env=aws_env)
+    assert done == Done(1, "", "error: cannot write: No space left on device\n")
+
+
 @pytest.mark.parametrize("command", [["config", "check"], ["config", "path"], ["service", "print"]])
 async def test_no_file(aws_env: dict[str, str], tmp_path: Path, command: list[str]) -> None:
     (tmp_path / ".git").mkdir()

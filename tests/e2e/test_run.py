@@ -1,12 +1,21 @@
 """``ssmnet run``: a command has its forwards for as long as it runs, and we end as it does."""
 
+import asyncio
 import os
 import re
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ssmnet import forwarded_command
+from ssmnet.config import NamedForward, Place
+from ssmnet.events import Event, Listening
+from ssmnet.forwards import Forward, Request
+from ssmnet.up import run_forwards
 
 if sys.platform == "win32":
     pytest.skip("signals and a Unix terminal", allow_module_level=True)
@@ -200,6 +209,33 @@ async def test_a_signal_before_the_command_has_begun(
         await program.err_line("(?i)websocket|session")
         done = await program.end()
         assert done.status == 130
+    assert not (tmp_path / "run").exists()
+
+
+async def test_a_signal_in_the_turn_in_which_the_last_forward_opens(
+    far_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in far_env.items():
+        monkeypatch.setenv(name, value)
+    stop = asyncio.Event()
+    real: Callable[..., Awaitable[bool]] = run_forwards
+
+    async def run_stopping(*given: Any) -> bool:
+        def tell(event: Event) -> None:
+            given[3](event)
+            if isinstance(event, Listening):
+                stop.set()
+
+        return await real(*given[:3], tell, *given[4:])
+
+    monkeypatch.setattr(forwarded_command, "run_forwards", run_stopping)
+    place = Place(None, None, None)
+    forward = NamedForward(
+        name="db", place=place, forward=Forward(0, 80), request=Request(FarEnd.target)
+    )
+    touch = ("touch", str(tmp_path / "run"))
+    status = await forwarded_command.run_with_forwards([forward], touch, None, stop)
+    assert status == forwarded_command.INTERRUPTED
     assert not (tmp_path / "run").exists()
 
 

@@ -176,9 +176,18 @@ async def test_one_is_stopped_and_the_others_go_on(
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", local_port(before["cache"]))
         assert await echoes(*stream, b"after")
-        assert (await services(folder, env)).keys() == {"db"}
+        states = {name: one["state"] for name, one in (await services(folder, env)).items()}
+        assert states == {"db": "up", "cache": "stopped"}
+        table = (await ssmnet(folder, env, "status", "cache")).out.splitlines()
+        assert " stopped " in table[1]
         done = await ssmnet(folder, env, "down", "cache")
-        assert (done.status, done.err) == (2, "error: 'cache' does not run here\n")
+        assert (done.status, done.out, done.err) == (0, "nothing of it was running\n", "")
+        done = await ssmnet(folder, env, "down", "nobody")
+        assert (done.status, done.err) == (2, "error: 'nobody' does not run here\n")
+        assert (await ssmnet(folder, env, "reload")).status == 0
+        cache = (await services(folder, env))["cache"]
+        assert cache["state"] == "up"
+        assert await answers(local_port(cache))
         stream[1].close()
 
 
@@ -248,6 +257,33 @@ async def test_which_process_is_asked(tmp_path: Path, env: dict[str, str]) -> No
         assert (await first.wait()).status == 0
 
 
+async def test_the_file_that_the_environment_names(tmp_path: Path, env: dict[str, str]) -> None:
+    folder, elsewhere = project(tmp_path, "there"), project(tmp_path, "elsewhere")
+    named = env | {"SSMNET_CONFIG": str(write(folder, db=1, cache=1))}
+    write(elsewhere, other=1)
+    async with up(folder, env) as program:
+        assert (await services(elsewhere, named)).keys() == {"db", "cache"}
+        done = await ssmnet(elsewhere, named, "reload")
+        assert (done.status, done.out, done.err) == (0, "nothing has changed\n", "")
+        done = await ssmnet(elsewhere, named, "down", "db", "db")
+        assert (done.status, done.out, done.err) == (0, "stopped db\n", "")
+        done = await ssmnet(elsewhere, named, "down")
+        assert (done.status, done.err) == (0, "")
+        assert (await program.wait()).status == 0
+
+
+@pytest.mark.parametrize("command", [["status"], ["down"], ["up"], ["config", "path"]])
+async def test_a_working_folder_that_is_gone(
+    folder: Path, env: dict[str, str], command: list[str]
+) -> None:
+    words = ("/bin/sh", "-c", 'cd "$1" && rm -r "$1" && shift && exec "$@"', "sh", folder, SSMNET)
+    done = await run(*words, *command, env=env)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == (
+        "error: cannot tell the working folder: No such file or directory; change to another\n"
+    )
+
+
 async def test_a_file_has_one_process(folder: Path, env: dict[str, str]) -> None:
     file = write(folder, db=1)
     async with up(folder, env) as program:
@@ -280,7 +316,11 @@ async def test_a_process_that_hangs_is_told_of(folder: Path, env: dict[str, str]
         finally:
             os.kill(program.pid, signal.SIGCONT)
         assert done.status == 1
-        assert done.err.endswith(" does not answer\n")
+        pid = program.pid
+        assert done.err == (
+            f"error: process {pid} does not answer; "
+            f"if it is suspended, kill -CONT {pid} has it go on\n"
+        )
 
 
 async def test_prometheus_sees_what_moves(

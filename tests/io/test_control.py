@@ -22,6 +22,7 @@ from ssmnet.control_client import (
     ask,
     find_running,
     is_private,
+    peer_process,
     runtime_folder,
     socket_path,
     watch,
@@ -142,6 +143,24 @@ def test_the_system_says_who_is_at_the_other_end() -> None:
     with one, other:
         assert peer_user(one.fileno()) == os.geteuid()
         assert is_our_own(one.fileno())
+        assert peer_process(one.fileno()) == os.getpid()
+    assert peer_user(10_000_000) is None
+    assert not is_our_own(10_000_000)
+    assert peer_process(10_000_000) is None
+
+
+def test_who_is_at_the_other_end_is_told_without_a_descriptor_to_spare() -> None:
+    import resource
+
+    one, other = socket.socketpair(socket.AF_UNIX)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with one, other:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert is_our_own(one.fileno())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert one.fileno() > 0
 
 
 async def test_another_user_is_not_answered(folder: Path) -> None:
@@ -247,11 +266,58 @@ async def test_a_path_that_is_too_long_is_told_of(
     long = tmp_path / ("x" * 120)
     long.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    with pytest.raises(ListenError, match="too long"):
+    with pytest.raises(UsageError, match="too long for a socket: set XDG_RUNTIME_DIR to a shorter"):
         await ControlServer(Services()).listen()
-    # Nothing is held by the attempt.
-    with pytest.raises(ListenError, match="too long"):
+    assert await find_running() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no folder that root can't write to")
+async def test_a_folder_that_cannot_be_made_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody can make a folder there.
+    monkeypatch.setattr(control, "socket_path", lambda _: Path("/proc/ssmnet/x.sock"))
+    with pytest.raises(ListenError, match="cannot make /proc/ssmnet: .*; set XDG_RUNTIME_DIR to"):
         await ControlServer(Services()).listen()
+
+
+async def test_a_folder_that_nothing_is_known_of_has_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match=r"^cannot find ssmnet\.toml: No such file"):
+        socket_path("ssmnet.toml")
+
+
+async def test_nothing_is_left_of_those_that_ran(folder: Path) -> None:
+    async with serving(Services()) as path:
+        assert {one.suffix for one in folder.iterdir()} == {".sock", ".lock"}
+        assert path.parent == folder
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_lock_that_is_removed_while_it_is_taken_is_another_s(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    take = fcntl.flock
+
+    async with serving(Services()) as path:
+        lock = path.with_suffix(".lock")
+
+        def late(descriptor: int, how: int) -> None:
+            """As if the first had ended, and another begun, since the file was opened."""
+            monkeypatch.setattr(fcntl, "flock", take)
+            lock.rename(folder / "ended")
+            assert control._hold(lock) is not None
+            os.close(descriptor)
+            assert os.open(folder / "ended2", os.O_RDWR | os.O_CREAT) == descriptor
+            take(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        assert control._lock(lock) is None
 
 
 async def test_some_are_stopped_and_the_rest_goes_on() -> None:
@@ -510,5 +576,6 @@ async def test_one_that_hangs_is_told_of(folder: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(path))
         hanging.listen()
-        with pytest.raises(ConnectError, match="does not answer"):
+        told = f"^process {os.getpid()} does not answer; if it is suspended, kill -CONT "
+        with pytest.raises(ConnectError, match=told):
             await ask(path, Request(Do.STATUS))
