@@ -1,6 +1,7 @@
 """Lines that never hold anything up."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -54,16 +55,17 @@ def test_a_process_without_stdout_says_nothing() -> None:
 if sys.platform != "win32":
     import fcntl
     import pty
-    import tty
 
     @pytest.fixture
     def terminal() -> Iterator[tuple[int, TextIO]]:
         far, near = pty.openpty()
-        tty.setraw(near)
         os.set_blocking(far, False)
-        with os.fdopen(near, "w", encoding="utf-8") as stream:
-            yield far, stream
+        stream = os.fdopen(near, "w", encoding="utf-8")
+        yield far, stream
         os.close(far)
+        # What a write that was held up has left has nobody to wait for now.
+        with contextlib.suppress(OSError):
+            stream.close()
 
     async def read_until(far: int, end: bytes) -> bytes:
         data = b""
@@ -75,15 +77,16 @@ if sys.platform != "win32":
                     await asyncio.sleep(0.005)
         return data
 
+    @pytest.mark.timeout(TIMEOUT)
     async def test_a_full_terminal_holds_up_nothing_and_has_whole_lines(
         terminal: tuple[int, TextIO],
     ) -> None:
         far, stream = terminal
         for number in range(3_000):
-            # Lines as long as these end at every place within what there is room for.
+            # At last there is room for a character and not for the two that end a line.
             assert write(stream, f"{number} {'x' * (number % 150)}")
         assert is_waiting(stream)
-        last = b"heard again\n"
+        last = b"heard again\r\n"
         data = await read_until(far, b"\n")
         while is_waiting(stream):
             data += await read_until(far, b"\n")
@@ -97,7 +100,7 @@ if sys.platform != "win32":
         text = "\u65e5" * 200_000
         assert write(stream, text)
         assert write(stream, "there is no room for this")
-        assert (await read_until(far, b"\n")).decode() == f"{text}\n"
+        assert (await read_until(far, b"\n")).decode() == f"{text}\r\n"
 
     async def test_the_flags_that_others_share_are_left_alone(
         terminal: tuple[int, TextIO],
@@ -126,7 +129,7 @@ if sys.platform != "win32":
         far, stream = terminal
         source = "import sys; from ssmnet.output import write; write(sys.stderr, 'x' * 50_000)"
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", source, stderr=stream)
-        assert len(await read_until(far, b"\n")) == 50_001
+        assert len(await read_until(far, b"\n")) == 50_002
         assert await child.wait() == 0
 
     def test_the_exit_does_not_wait_for_ever(terminal: tuple[int, TextIO]) -> None:
@@ -145,4 +148,4 @@ if sys.platform != "win32":
         far, stream = terminal
         for _ in range(3):
             assert write(stream, "told")
-        assert await read_until(far, b"told\n" * 3) == b"told\n" * 3
+        assert await read_until(far, b"told\r\n" * 3) == b"told\r\n" * 3
