@@ -81,8 +81,10 @@ def up(
     path = first.path.absolute()
     on_loopback = LOOPBACK_TARGET in _targets(_with_targets(first, target))
 
+    unused = [first]  # a pipe can be read only once
+
     def load() -> Config:
-        read = _with_targets(load_config(path), target)
+        read = _with_targets(unused.pop() if unused else load_config(path), target)
         if on_loopback and _targets(read) != {LOOPBACK_TARGET}:
             raise UsageError("'loopback' goes with no other target")
         if not on_loopback and LOOPBACK_TARGET in _targets(read):

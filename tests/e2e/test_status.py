@@ -335,10 +335,10 @@ async def test_prometheus_sees_what_moves(
     async with up(folder, env, "--metrics", f"127.0.0.1:{number}"), AsyncExitStack() as stack:
         found = await services(folder, env)
         assert await answers(local_port(found["db"]))
-        reader, writer = await asyncio.open_connection("127.0.0.1", local_port(found["closed"]))
-        stack.callback(writer.close)
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), TIMEOUT)
+        with pytest.raises(ConnectionResetError):  # as soon as it connects, or when it reads
+            closed = await asyncio.open_connection("127.0.0.1", local_port(found["closed"]))
+            stack.callback(closed[1].close)
+            await asyncio.wait_for(closed[0].read(), TIMEOUT)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         async with http.get(f"http://localhost:{number}/metrics") as response:
             text = await response.text()

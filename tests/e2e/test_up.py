@@ -228,3 +228,12 @@ async def test_where_the_metrics_are_is_told(file: Path, env: dict[str, str], po
         url = (await program.err_line(r"^Metrics at (http://127\.0\.0\.1:\d+/metrics)$"))[1]
         async with aiohttp.ClientSession() as http, http.get(url) as response:
             assert 'ssmnet_up{destination="' in await response.text()
+
+
+async def test_a_file_that_is_a_pipe(file: Path, env: dict[str, str], port: int) -> None:
+    write(file, one=port)
+    pipe = file.with_name("pipe")
+    os.mkfifo(pipe)
+    async with up(pipe, env) as program:
+        assert (await run("sh", "-c", 'cat "$0" > "$1"', file, pipe, env=env)).status == 0
+        assert await answers((await ports(program, "one"))["one"])
