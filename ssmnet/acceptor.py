@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .bind import BACKLOG, LOOPBACK, bind_tcp, bind_unix, explain
+from .destination import in_url
 from .errors import ListenError
 
 
@@ -37,7 +38,10 @@ class Acceptor:
         """
         self._sockets = bind_tcp(hosts, port)
         self.address, self.port = self._sockets[0].getsockname()[:2]
-        self.places = tuple(_place(*sock.getsockname()[:2]) for sock in self._sockets)
+        self.places = tuple(
+            f"{in_url(address)}:{port}"
+            for address, port, *_ in (sock.getsockname() for sock in self._sockets)
+        )
 
     def bind_unix(self, path: str) -> None:
         """Make a unix socket that only this user can open. Raises ListenError."""
@@ -95,7 +99,3 @@ class Acceptor:
             with contextlib.suppress(OSError):
                 if path.stat().st_ino == inode:
                     path.unlink()
-
-
-def _place(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .command import ConfigFile, Debug, Once
+from .destination import in_url
 from .errors import Error, UsageError
 from .output import abandon
 from .status import tell, warn
@@ -224,7 +225,7 @@ def _describe_proxy(one: NamedProxy) -> str:
 
 
 def _places(bind: tuple[str, ...], port: int) -> str:
-    places = [f"[{address}]" if ":" in address else address for address in bind]
+    places = [in_url(address) for address in bind]
     if port == 0:
         return f"a free port of {' and '.join(places)}"
     return ", ".join(f"{place}:{port}" for place in places)

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from .destination import Destination
+from .destination import Destination, is_address
 from .errors import (
     ConnectError,
     DestinationForbidden,
@@ -296,7 +295,7 @@ class Dialer:
             width=self._width,
             max_age=self._max_age,
             # The target looks up a name once in a session; an address is the same in the next.
-            max_refusals=None if _is_address(outlet.destination.host) else MAX_REFUSALS,
+            max_refusals=None if is_address(outlet.destination.host) else MAX_REFUSALS,
             clock=self._clock,
         )
         outlet.pool.on_change = lambda: self._changed(outlet)
@@ -314,7 +313,7 @@ class Dialer:
         try:
             told = await pool.probe(self._probe_timeout)
         except DestinationRefused as error:
-            raise _refused(outlet.destination) from error
+            raise refused(outlet.destination) from error
         except ConnectError as error:
             if type(error) is not ConnectError:
                 raise
@@ -328,7 +327,7 @@ class Dialer:
                 async with asyncio.timeout(OLD_AGENT_TIME):
                     raise await pool.wait_ended()
             if not pool.sessions or pool.session_id != first:
-                raise _refused(outlet.destination)
+                raise refused(outlet.destination)
         outlet.prove(pool.refusals)
         self._failures.forget(outlet.destination)
 
@@ -363,15 +362,8 @@ class Dialer:
             self._on_event(event)
 
 
-def _refused(destination: Destination) -> DestinationRefused:
+def refused(destination: Destination | str) -> DestinationRefused:
+    """What a probe finds: the agent does not say which it is."""
     return DestinationRefused(
         f"the target could not connect to {destination}: it refuses, or cannot be reached"
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from .bind import LOOPBACK, is_loopback
+from .destination import in_url, is_address
 from .errors import UsageError
 
 _FIELD = re.compile(r"\[([^\[\]]+)\](?=:|$)|([^:\[\]]*)(?=:|$)")
@@ -32,15 +32,13 @@ class Forward(msgspec.Struct, frozen=True):
 
     def destination(self, target: str) -> str:
         """What it leads to, for people."""
-        host = self.host or target
-        if self.host is not None and ":" in self.host:
-            host = f"[{self.host}]"
+        host = in_url(self.host) if self.host else target
         return host if self.remote is None else f"{host}:{self.remote}"
 
     @property
     def names_host(self) -> bool:
         """Whether the target looks up a name to find the destination."""
-        return self.host is not None and not _is_address(self.host)
+        return self.host is not None and not is_address(self.host)
 
     @property
     def is_exposed(self) -> bool:
@@ -152,11 +150,3 @@ def _port(text: str, *, lowest: int) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not lowest <= int(text) <= 65535:
         raise UsageError(f"{text!r} is not a port: a number from {lowest} to 65535")
     return int(text)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from .aws import Client
 from .config import NamedProxy
-from .destination import Destination
-from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer
+from .destination import Destination, in_url
+from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer, refused
 from .errors import ConnectError, DestinationRefused, Error, UsageError
 from .events import Closed, Event, Listening
 from .forward import Listener, Server
@@ -234,10 +234,7 @@ class ForwardService(Service):
         try:
             told = await pool.probe()
         except DestinationRefused as error:
-            raise DestinationRefused(
-                f"the target could not connect to {self.destination}: "
-                "it refuses, or cannot be reached"
-            ) from error
+            raise refused(self.destination) from error
         if not told:
             raise ConnectError(f"cannot check {self.destination}: the agent is too old to tell")
         return True
@@ -309,8 +306,7 @@ class ProxyService(Service):
 
     def _pac(self, host: str) -> str:
         """What a browser is to know that reaches this machine at ``host``."""
-        shown = f"[{host}]" if ":" in host else host
-        places = {kind: f"{shown}:{server.port}" for kind, server in self._listening.items()}
+        places = {kind: f"{in_url(host)}:{server.port}" for kind, server in self._listening.items()}
         return pac_file(self._rules, socks=places.get(SOCKS), http=places.get(HTTP))
 
     def _ports(self) -> Iterator[tuple[str, int]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .destination import in_url
 from .errors import Error
 from .events import (
     Closed,
@@ -209,12 +210,8 @@ def _describe_session(event: Event) -> str:
 
 
 def _describe_listening(event: Listening) -> str:
-    place = event.address if event.port is None else f"{_in_url(event.address)}:{event.port}"
+    place = event.address if event.port is None else f"{in_url(event.address)}:{event.port}"
     if event.kind == "forward":
         return f"Listening on {place}, forwarding to {event.destination} ({event.session_id})"
     through = event.target or "the targets of its routes"
     return f"Listening on {place}, {event.kind.upper()} proxy through {through}"
-
-
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
