@@ -162,6 +162,9 @@ async def is_reset(connection: Connection) -> bool:
     try:
         await connection.rest()
     except ConnectionResetError:
+        # The writer knows of it, too, and complains where nobody asks.
+        with contextlib.suppress(ConnectionResetError):
+            await connection.writer.wait_closed()
         return True
     return False
 

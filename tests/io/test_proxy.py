@@ -172,6 +172,9 @@ async def is_reset(connection: Connection) -> bool:
     try:
         assert await connection.rest() == b""
     except ConnectionResetError:
+        # The writer knows of it, too, and complains where nobody asks.
+        with contextlib.suppress(ConnectionResetError):
+            await connection.writer.wait_closed()
         return True
     return False
 
