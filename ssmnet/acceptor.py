@@ -84,6 +84,11 @@ class Acceptor:
         """Where it listens first, for people: ``127.0.0.1:1080``, or a path."""
         return self.places[0]
 
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What is listened on, as asyncio.Server has it; for a look only."""
+        return tuple(sock for server in self._servers for sock in server.sockets)
+
     def close(self) -> None:
         """Accept no more. Connections go on."""
         for server in self._servers:

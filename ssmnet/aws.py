@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ class Client:
     of every StreamUrl. ``mfa_code`` is called with a prompt when a role needs an MFA code, and
     blocks the event loop while it asks; never called on a resume or for a signature. Times are in
     seconds: ``credentials_timeout`` for one look-up, ``request_timeout`` for one API call with its
-    retries.
+    retries. ``credentials`` gives those to use, instead of what the settings name; it is asked as
+    often as they would be.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Client:
         endpoint_url: str | None = None,
         messages_endpoint_url: str | None = None,
         mfa_code: Callable[[str], str] | None = None,
+        credentials: Callable[[], Awaitable[Credentials]] | None = None,
         credentials_timeout: float = 20.0,
         request_timeout: float = 30.0,
     ) -> None:
@@ -121,6 +123,7 @@ class Client:
         for endpoint in filter(None, (self._endpoint_url, self._messages_endpoint_url)):
             check_endpoint(endpoint)
         self._mfa_code = mfa_code
+        self._given = credentials
         self._credentials_timeout = credentials_timeout
         self._request_timeout = request_timeout
         # One look-up at a time: the second finds what the first has cached, and asks no MFA code.
@@ -155,6 +158,11 @@ class Client:
             return ssl.create_default_context(cafile=self._ca_bundle)
         except OSError as error:
             raise UsageError(f"cannot use AWS_CA_BUNDLE {self._ca_bundle}: {error}") from error
+
+    async def check(self) -> None:
+        """Look up region and credentials now. Raises UsageError or CredentialsError."""
+        _ = self.region
+        await self._credentials(may_ask=True)
 
     async def start_session(
         self,
@@ -322,6 +330,8 @@ class Client:
 
     async def _credentials(self, *, may_ask: bool) -> Credentials:
         # A profile that was asked for comes before what is in the environment.
+        if self._given is not None:
+            return await self._given_credentials(self._given)
         if not self._profile_name and (found := environment_credentials(os.environ)):
             return found
         loop = asyncio.get_running_loop()
@@ -341,6 +351,26 @@ class Client:
                     return self._found
         hint = login_command(self._profile_name)
         raise CredentialsError(f"no AWS credentials: run `{hint}`, or pass --profile")
+
+    async def _given_credentials(
+        self, look_up: Callable[[], Awaitable[Credentials]]
+    ) -> Credentials:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._credentials_timeout), self._look_up:
+                if self._found is None or loop.time() - self._found_at > _FRESH:
+                    self._found = await look_up()
+                    self._found_at = loop.time()
+                return self._found
+        except TimeoutError as error:
+            waited = f"within {self._credentials_timeout:g} s"
+            raise CredentialsError(f"the application gave no AWS credentials {waited}") from error
+        except Error:
+            raise
+        except Exception as error:
+            # Its text is the application's, and may hold anything.
+            what = type(error).__name__
+            raise CredentialsError(f"the application gave no AWS credentials: {what}") from error
 
     def _ask_mfa_code(self, prompt: str, may_ask: bool) -> str:
         if self._mfa_code is None or not may_ask:

@@ -25,7 +25,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
     access_key: str
     secret_key: str
-    token: str | None
+    token: str | None = None
 
     def __repr__(self) -> str:
         return f"Credentials(access_key={self.access_key!r})"

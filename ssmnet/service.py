@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from typing import Any, NamedTuple, Protocol
@@ -76,6 +77,7 @@ class Service:
         self._servers: list[Server] = []
         self._is_open = False
         self.ended: Error | None = None  # why, when it was not stopped
+        self.drain_time = DRAIN_TIME
         self.target = request.target
         self.destination = destination
 
@@ -115,6 +117,11 @@ class Service:
             last_error=tally.last_error,
         )
 
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What is listened on."""
+        return tuple(sock for server in self._servers for sock in server.sockets)
+
     def tell(self, event: Event, *, again: bool = False) -> None:
         """Count ``event``, and pass it on, unless the same was told before."""
         self._tally.add(event)
@@ -143,7 +150,7 @@ class Service:
         """Accept no more, let connections end, and then the sessions."""
         for server in self._servers:
             server.close()
-        closing = [server.wait_closed(DRAIN_TIME) for server in self._servers]
+        closing = [server.wait_closed(self.drain_time) for server in self._servers]
         # What had no time to finish has none to arrive, either.
         left = any(await asyncio.gather(*closing)) and self._is_open
         drain = DRAIN_TIMEOUT if left else 0.0

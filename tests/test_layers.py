@@ -20,27 +20,29 @@ PACKAGE = "ssmnet"
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(line.split())
     for line in (
-        "watch screen destination snapshot",
+        "watch screen destination snapshot starting",
         "_version errors output signals parent alarm patience escapes console descriptor"
         " testing.link testing.clock",
         "events terminal stdio message_socket bind stream_url sigv4 aws_credentials aws_errors",
-        "runner acceptor",
+        "runner acceptor event_stream credentials",
         "protocol",
         "transport websocket reading access",
         "driver upgrade aws_api",
         "session",
         "forward waiting load shell_ends",
-        "pool",
-        "aws loopback outlet",
+        "pool bridge",
+        "aws loopback outlet streams",
         "tally dialer shell forwards duration target targets status metrics table rules http_head"
         " ssh_config plugin_status config_file child_process",
-        "greeting http_request pac",
+        "greeting http_request pac statistics",
         "socks_client http_client config_schema",
         "proxy config control_client",
         "service",
-        "up testing blocking command execute plugin_port control service_files",
-        "demo loopback_command plugin_command ssh_proxy forwarded_command",
-        "session_command",
+        "up testing command execute plugin_port control service_files listening",
+        "demo loopback_command plugin_command ssh_proxy forwarded_command process",
+        "session_command remote",
+        "connecting",
+        "blocking",
         "ssh_command shell_command proxy_command up_command status_command config_command"
         " run_command",
         "__init__",

@@ -1,0 +1,329 @@
+"""Target: what an application reaches through one instance or task, without a local port or with.
+
+Nothing is started before it is needed: each destination gets its session with the first connection,
+each forward when it is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from msgspec.structs import replace
+
+from .aws import Client
+from .bind import LOOPBACK
+from .bridge import Bridges
+from .config import EVERYWHERE, NamedProxy, Place
+from .destination import Destination
+from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer
+from .errors import SessionClosed, UsageError
+from .event_stream import Announcer, EventStream
+from .events import Event
+from .forwards import Request, make_forward
+from .listening import OpenProxy, TunnelListener
+from .proxy import HTTP, SOCKS
+from .runner import finish
+from .service import ForwardService, Service
+from .session import DRAIN_TIMEOUT, Session
+from .starting import Starting
+from .statistics import Statistics, statistics
+from .streams import LIMIT, Security, create_connection, open_connection
+from .tally import Tally
+from .target import open_port_session
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Target:
+    """An instance or task through which connections go. Made by ``ssmnet.connect``.
+
+    ``request`` holds what all its sessions have in common. Up to ``max_sessions`` destinations of
+    ``open_connection`` and ``create_connection`` have a session at a time, each for ``idle_time``
+    seconds after its last connection. ``on_event`` is called with each event, in the event loop.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        request: Request,
+        *,
+        max_sessions: int = MAX_SESSIONS,
+        idle_time: float = IDLE_TIME,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._announcer = Announcer(on_event)
+        self._tally = Tally()
+        self._dialer = Dialer(
+            self._start_session,
+            self._tell,
+            max_sessions=max_sessions,
+            width=request.sessions,
+            idle_time=idle_time,
+            max_age=request.max_session_age,
+        )
+        self._bridges = Bridges()
+        self._listeners: dict[TunnelListener, None] = {}
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def target(self) -> str:
+        """Its name, such as ``i-0123456789abcdef0``."""
+        return self._request.target
+
+    # Connections without a local port.
+
+    async def open_connection(
+        self,
+        host: str | None,
+        port: int,
+        *,
+        limit: int = LIMIT,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to ``port`` of ``host``, as ``asyncio.open_connection`` does.
+
+        The target looks up the name; ``host`` None is the target itself. With ``ssl`` the
+        certificate is checked against ``server_hostname``, or else ``host``. ``limit`` is in bytes.
+
+        Raises DestinationRefused, DestinationNotFound, DestinationForbidden, the other kinds of
+        ConnectError, SessionClosed, and ssl.SSLError.
+        """
+        security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        destination = self._destination(host, port)
+        dial = self._dial(destination)
+        return await open_connection(dial, self._bridges, destination.host, security, limit)
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], P],
+        host: str | None,
+        port: int,
+        *,
+        ssl: ssl.SSLContext | bool | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """Connect a protocol to ``port`` of ``host``, as ``loop.create_connection`` does.
+
+        For the arguments and errors see ``open_connection``. The protocol is an asyncio.Protocol.
+        Without TLS its transport has no ``write_eof``: the agent would close both directions.
+        """
+        security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        destination = self._destination(host, port)
+        dial = self._dial(destination)
+        return await create_connection(
+            dial, self._bridges, protocol_factory, destination.host, security
+        )
+
+    # Local ports.
+
+    def forward(
+        self,
+        port: int | None,
+        *,
+        host: str | None = None,
+        local_port: int = 0,
+        local_path: str | None = None,
+        bind: str | Sequence[str] | None = None,
+        sessions: int | None = None,
+        check: bool = False,
+        max_restarts: int | None = None,
+        document: str | None = None,
+        parameters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Starting[TunnelListener]:
+        """Listen on a local port that leads to ``port`` of ``host``, or of the target itself.
+
+        ``local_port`` 0 takes a free one; ``local_path`` makes a unix socket instead. ``bind`` are
+        addresses to listen on, by default 127.0.0.1 and ::1, on one port. Up to ``sessions`` share
+        the connections. ``check`` fails unless the destination accepts a connection.
+        ``max_restarts`` bounds how many sessions may follow one that is over; None for no bound. A
+        ``document`` of one's own, with ``parameters``, may name the port itself: ``port`` is None.
+
+        Raises UsageError, ListenError, DestinationRefused, and the other kinds of ConnectError.
+        """
+        local = str(local_port) if local_path is None else _path(local_path)
+        forward = make_forward(local, None if port is None else str(port), host)
+        forward = replace(forward, bind=_addresses(bind))
+        request = replace(
+            self._request,
+            sessions=self._request.sessions if sessions is None else sessions,
+            check=check,
+            max_restarts=max_restarts,
+            document=document,
+            parameters=parameters,
+        )
+
+        return self._starting(lambda tell: ForwardService(self._client, request, forward, tell))
+
+    def proxy(
+        self,
+        port: int = 0,
+        *,
+        kind: str = SOCKS,
+        bind: str | Sequence[str] | None = None,
+        credentials: tuple[str, str] | None = None,
+        allow: Sequence[str] = (),
+        deny: Sequence[str] = (),
+        max_sessions: int = MAX_SESSIONS,
+        idle_time: float = IDLE_TIME,
+    ) -> Starting[TunnelListener]:
+        """Listen on a local port as a proxy whose destinations the target reaches.
+
+        ``kind`` is ``"socks"`` (4, 4a and 5) or ``"http"``. ``port`` 0 takes a free one.
+        ``credentials`` are the user name and password that clients need. ``allow`` and ``deny`` are
+        patterns such as ``*.internal:443`` and ``10.0.0.0/8``. For the others see Target.
+
+        Raises UsageError and ListenError. Whether the target is there shows with the first client.
+        """
+        if kind not in (SOCKS, HTTP):
+            raise UsageError(f"a proxy is {SOCKS!r} or {HTTP!r}, not {kind!r}")
+        proxy = NamedProxy(
+            name="",
+            place=Place(None, None, None),
+            socks=port if kind == SOCKS else None,
+            http=port if kind == HTTP else None,
+            bind=_addresses(bind),
+            allow=tuple(allow),
+            deny=tuple(deny),
+            routes=(),
+            max_sessions=max_sessions,
+            idle=idle_time,
+            user=None,
+            password_env=None,
+            request=self._request,
+        )
+        return self._starting(lambda tell: OpenProxy(self._client, proxy, tell, credentials))
+
+    # What happens.
+
+    def events(self) -> EventStream:
+        """An async iterator of the events from now on, until the target is closed."""
+        return self._announcer.subscribe()
+
+    def statistics(self) -> Statistics:
+        """How it is at this moment."""
+        listeners = tuple(listener.statistics() for listener in self._listeners)
+        return statistics(self.target, self._dialer, self._tally, listeners)
+
+    # The end.
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._closing is not None
+
+    def close(self) -> None:
+        """End all connections, listeners and sessions. See wait_closed."""
+        self._close(DRAIN_TIMEOUT)
+
+    async def wait_closed(self) -> None:
+        """Wait until all has ended after ``close``; nothing is left of it then."""
+        if self._closing is not None:
+            await asyncio.wait((self._closing,))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close(DRAIN_TIMEOUT if exc_type is None else 0.0)
+        await finish(self.wait_closed())
+
+    def _close(self, drain: float) -> None:
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._end(drain))
+
+    async def _end(self, drain: float) -> None:
+        listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener.close()
+        await asyncio.gather(
+            self._end_connections(drain), *(listener.wait_closed() for listener in listeners)
+        )
+        self._announcer.close()
+
+    async def _end_connections(self, drain: float) -> None:
+        await self._bridges.close(drain)
+        await self._dialer.close(drain=drain)
+
+    # How things come about.
+
+    def _starting(
+        self, make: Callable[[Callable[[Event], None]], Service]
+    ) -> Starting[TunnelListener]:
+        def start() -> Coroutine[Any, Any, TunnelListener]:
+            return self._listen(make)
+
+        return Starting(start)
+
+    async def _listen(self, make: Callable[[Callable[[Event], None]], Service]) -> TunnelListener:
+        self._check_open()
+        listener = TunnelListener(make, self._announcer.tell, self._forget)
+        self._listeners[listener] = None
+        await listener.start()
+        return listener
+
+    def _forget(self, listener: TunnelListener) -> None:
+        self._listeners.pop(listener, None)
+
+    def _destination(self, host: str | None, port: int) -> Destination:
+        forward = make_forward("0", str(port), host)
+        return Destination(forward.host or "localhost", port)
+
+    def _dial(
+        self, destination: Destination
+    ) -> Callable[[asyncio.Protocol], Coroutine[Any, Any, asyncio.Transport]]:
+        self._check_open()
+
+        async def dial(protocol: asyncio.Protocol) -> asyncio.Transport:
+            return await self._dialer.connect(protocol, destination)
+
+        return dial
+
+    async def _start_session(self, destination: Destination) -> Session:
+        request = self._request
+        return await open_port_session(
+            self._client,
+            request.target,
+            # Fewer rights will do for the target's own ports: another document leads there.
+            host=None if destination.host == "localhost" else destination.host,
+            port=destination.port,
+            reason=request.reason,
+            resume_timeout=request.resume_timeout,
+            keep_alive=request.keep_alive,
+            on_event=self._tell,
+        )
+
+    def _tell(self, event: Event) -> None:
+        self._tally.add(event)
+        self._announcer.tell(event)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise SessionClosed("the target is closed")
+
+
+def _addresses(bind: str | Sequence[str] | None) -> tuple[str, ...]:
+    if bind is None:
+        return LOOPBACK
+    if isinstance(bind, str):
+        return EVERYWHERE if bind in ("", "*") else (bind,)
+    return tuple(bind)
+
+
+def _path(path: str) -> str:
+    """A path that can't be taken for a port."""
+    return path if "/" in path else f"./{path}"
