@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .event_stream import EventStream
     from .events import Event
     from .listening import TunnelListener
+    from .process import RemoteShell
     from .remote import Target
     from .snapshot import Snapshot, State
     from .statistics import Statistics
@@ -53,6 +54,7 @@ __all__ = [
     "EventStream",
     "HandshakeError",
     "ListenError",
+    "RemoteShell",
     "ServiceError",
     "SessionClosed",
     "Snapshot",
@@ -87,6 +89,7 @@ _PLACES = {
     "event_stream": ("EventStream",),
     "events": ("Event",),
     "listening": ("TunnelListener",),
+    "process": ("RemoteShell",),
     "remote": ("Target",),
     "snapshot": ("Snapshot", "State"),
     "statistics": ("Statistics",),

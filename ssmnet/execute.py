@@ -98,7 +98,7 @@ async def run_command_session(
     if isinstance(ended, Left) or shell.session_type != SessionType.NON_INTERACTIVE_COMMANDS:
         return shell_status(ended)
     if session.exit_code is None:
-        raise _without_status(ended)
+        raise without_status(ended)
     if shell.may_lack_output:
         return FAILED
     status = command_status(session.exit_code, interrupted=shell.interrupts.any)
@@ -142,7 +142,8 @@ def last_words(output: str) -> str:
     return " ".join(output.replace(_TITLE, "").split())
 
 
-def _without_status(ended: Error) -> Error:
+def without_status(ended: Error) -> Error:
+    """What to raise for a command whose session has ended so, without its exit status."""
     if not isinstance(ended, SessionClosed) or ended.reason != CLOSED:
         return ended
     if ended.output:

@@ -73,7 +73,7 @@ class Outlet:
         """A stream to the destination. Raises JustOver, or what else there is instead."""
         if self.pool is None:
             raise SessionClosed("closed")
-        dialling = _Dialling(protocol)
+        dialling = Dialling(protocol)
         dialled: StreamTransport | Waiting | None = None
         try:
             dialled = self.pool.dial(dialling)
@@ -96,7 +96,7 @@ class Outlet:
         self._refusals = refusals
 
 
-class _Dialling(asyncio.Protocol):
+class Dialling(asyncio.Protocol):
     """Gives the stream to ``protocol`` as soon as it is open; until then that hears nothing."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,8 +24,10 @@ from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer
 from .errors import SessionClosed, UsageError
 from .event_stream import Announcer, EventStream
 from .events import Event
+from .execute import command_request
 from .forwards import Request, make_forward
 from .listening import OpenProxy, TunnelListener
+from .process import OUTPUT_LIMIT, Command, RemoteShell
 from .proxy import HTTP, SOCKS
 from .runner import finish
 from .service import ForwardService, Service
@@ -33,7 +36,7 @@ from .starting import Starting
 from .statistics import Statistics, statistics
 from .streams import LIMIT, Security, create_connection, open_connection
 from .tally import Tally
-from .target import open_port_session
+from .target import open_port_session, start_session
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -69,6 +72,7 @@ class Target:
         )
         self._bridges = Bridges()
         self._listeners: dict[TunnelListener, None] = {}
+        self._shells: dict[Session, None] = {}  # and those of commands
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -204,6 +208,66 @@ class Target:
         )
         return self._starting(lambda tell: OpenProxy(self._client, proxy, tell, credentials))
 
+    # Commands and shells.
+
+    async def run(
+        self,
+        *args: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - as subprocess.run's
+        base64: bool = False,
+        limit: int = OUTPUT_LIMIT,
+    ) -> CompletedProcess[bytes]:
+        """Run a command to its end, without a shell: its ``returncode``, ``stdout``, ``stderr``.
+
+        As ``subprocess.run``; one that a signal has ended has a negative ``returncode``. Agents
+        drop bytes of output that is no UTF-8 text: ``base64`` has the target encode it, which needs
+        its ``sh`` and ``base64``. After ``timeout`` seconds it is ended, with TimeoutError. Output
+        of more than ``limit`` bytes raises Error.
+
+        Raises ConnectError and its kinds, HandshakeError where the target can't run commands, and
+        SessionClosed when the end was not told, or output was lost with a connection.
+        """
+        if not args:
+            raise UsageError("the command is missing")
+        request = command_request(args, base64=base64)
+        async with asyncio.timeout(timeout):
+            session = await self._start_shell(request.document, request.parameters)
+            try:
+                code, out, err = await Command(session, base64=base64, limit=limit).run()
+            finally:
+                self._shells.pop(session, None)
+        return CompletedProcess(args, code, out, err)
+
+    def shell(
+        self,
+        *args: str,
+        size: tuple[int, int] = (80, 24),
+        limit: int = LIMIT,
+        document: str | None = None,
+        parameters: Mapping[str, Sequence[str]] | None = None,
+    ) -> Starting[RemoteShell]:
+        """Start a shell, or the command ``args``, on a terminal of ``size``: columns and rows.
+
+        ``limit`` is that of the stream of its output, in bytes. ``document`` is one of your own.
+        Raises ConnectError and its kinds, HandshakeError, SessionClosed and UsageError.
+        """
+        if args and document is not None:
+            raise UsageError("a document has a command of its own")
+        if args:
+            document, parameters = command_request(args, tty=True)
+
+        async def start() -> RemoteShell:
+            session = await self._start_shell(document, parameters, is_shell=True)
+            shell = RemoteShell(session, size, limit)
+            try:
+                await shell.open()
+            except BaseException:
+                self._shells.pop(session, None)
+                raise
+            return shell
+
+        return Starting(start)
+
     # What happens.
 
     def events(self) -> EventStream:
@@ -251,7 +315,9 @@ class Target:
         for listener in listeners:
             listener.close()
         await asyncio.gather(
-            self._end_connections(drain), *(listener.wait_closed() for listener in listeners)
+            self._end_connections(drain),
+            *(session.close(drain=0.0) for session in self._shells),
+            *(listener.wait_closed() for listener in listeners),
         )
         self._announcer.close()
 
@@ -306,6 +372,29 @@ class Target:
             keep_alive=request.keep_alive,
             on_event=self._tell,
         )
+
+    async def _start_shell(
+        self,
+        document: str | None,
+        parameters: Mapping[str, Sequence[str]] | None,
+        is_shell: bool = False,
+    ) -> Session:
+        self._check_open()
+        request = self._request
+        session = await start_session(
+            self._client,
+            request.target,
+            document=document,
+            parameters=parameters,
+            reason=request.reason,
+            shell=is_shell,
+            keep_alive=request.keep_alive,
+            on_event=self._tell,
+        )
+        for ended in [one for one in self._shells if one.ended is not None]:
+            del self._shells[ended]
+        self._shells[session] = None
+        return session
 
     def _tell(self, event: Event) -> None:
         self._tally.add(event)
