@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .attached import AttachedSession, attach
     from .aws_credentials import Credentials
     from .connecting import connect
     from .errors import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDenied",
+    "AttachedSession",
     "ConnectError",
     "Credentials",
     "CredentialsError",
@@ -65,10 +67,12 @@ __all__ = [
     "TunnelListener",
     "UsageError",
     "__version__",
+    "attach",
     "connect",
 ]
 
 _PLACES = {
+    "attached": ("AttachedSession", "attach"),
     "aws_credentials": ("Credentials",),
     "connecting": ("connect",),
     "errors": (

@@ -22,8 +22,6 @@ from .aws_credentials import Credentials, find_credentials
 from .aws_errors import Call, explain, explained, retries
 
 logger = logging.getLogger("ssmnet")
-# What it warns of is raised too. Without any handler, Python would print it with a traceback.
-logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
 
 _CONNECT_TIMEOUT = 5.0
 

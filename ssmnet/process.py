@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import FIRST_COMPLETED
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -170,15 +171,19 @@ class RemoteShell:
         self.stdin: asyncio.StreamWriter
         session.on_ready = self.begin
 
-    async def open(self) -> None:
-        """Open the session. Raises HandshakeError, SessionClosed and ConnectError."""
+    async def open(self, streams: Callable[[], bool] = lambda: True) -> None:
+        """Open the session, which has ``streams`` if it is a shell's.
+
+        Raises HandshakeError, SessionClosed and ConnectError.
+        """
         try:
             try:
                 await self._session.open()
             except SessionClosed:
                 if self._ready is None:
                     raise  # or else it was short
-            await self._protocol.opened.wait()
+            if streams():
+                await self._protocol.opened.wait()
         except BaseException:
             await finish(self._session.close(drain=0.0))
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     """
     _open_standard_files()
     _raise_file_limit()
+    # What it warns of is raised too. Without any handler, Python would print it with a traceback.
+    logging.getLogger("aiobotocore").addHandler(logging.NullHandler())
     factory = _loop_factory()
     if not gc.isenabled():
         # What was imported stays, and need not be looked through again and again.

@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "up testing command execute plugin_port control service_files listening",
         "demo loopback_command plugin_command ssh_proxy forwarded_command process",
         "session_command remote",
-        "connecting",
+        "connecting attached",
         "blocking",
         "ssh_command shell_command proxy_command up_command status_command config_command"
         " run_command",
