@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import blocking
     from .attached import AttachedSession, attach
     from .aws_credentials import Credentials
     from .connecting import connect
@@ -68,6 +69,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "attach",
+    "blocking",
     "connect",
 ]
 

@@ -1,0 +1,197 @@
+"""The blocking face, for scripts, notebooks, pytest and Django: a private loop in a thread.
+
+::
+
+    with ssmnet.blocking.forward("i-0123456789abcdef0", 5432, host="db.internal") as port:
+        ...  # 127.0.0.1:port leads there
+
+Arguments and errors are those of the library without it. All may be used from any thread, also
+where an event loop runs, which it blocks meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from subprocess import CompletedProcess
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from . import connecting, remote
+from .credentials import Source
+from .errors import SessionClosed
+from .events import Event
+from .listening import TunnelListener
+from .process import OUTPUT_LIMIT
+from .starting import Closable, Starting
+from .statistics import Statistics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C", bound=Closable)
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for as long as ``with`` lasts."""
+
+    def __init__(self) -> None:
+        self._running: Future[asyncio.AbstractEventLoop] = Future()
+        self._stop = asyncio.Event()
+        # Whoever ends the process without leaving ``with`` is not to be kept.
+        self._thread = threading.Thread(target=self._work, name="ssmnet", daemon=True)
+        self._over = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._running.result()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over = True
+        if sys.is_finalizing():
+            return  # no thread but this one goes on
+        self._running.result().call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` gives in the loop. It is cancelled when this thread is interrupted."""
+        if self._over or sys.is_finalizing():
+            work.close()
+            raise SessionClosed("closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._running.result())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    @contextmanager
+    def entered(self, starting: Starting[C]) -> Iterator[C]:
+        """As ``async with`` in the loop."""
+        made = self.call(starting.__aenter__())
+        try:
+            yield made
+        except BaseException as error:
+            self.call(starting.__aexit__(type(error), error, error.__traceback__))
+            raise
+        else:
+            self.call(starting.__aexit__(None, None, None))
+
+    def _work(self) -> None:
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._running.set_result(asyncio.get_running_loop())
+        await self._stop.wait()
+
+
+def _listening(
+    open_listener: Callable[Concatenate[remote.Target, P], Starting[TunnelListener]],
+) -> Callable[Concatenate[Target, P], AbstractContextManager[int]]:
+    """The same for ``with``, which gives the local port."""
+
+    @contextmanager
+    @wraps(open_listener)
+    def enter(self: Target, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[int]:
+        with self._loop.entered(open_listener(self._target, *args, **kwargs)) as listener:
+            yield listener.port
+
+    return enter
+
+
+class Target:
+    """As ssmnet.Target, without connections that only a loop could use. Made by ``connect``."""
+
+    def __init__(self, loop: LoopThread, target: remote.Target) -> None:
+        self._loop = loop
+        self._target = target
+
+    forward = _listening(remote.Target.forward)
+    proxy = _listening(remote.Target.proxy)
+
+    def run(
+        self,
+        *args: str,
+        timeout: float | None = None,
+        base64: bool = False,
+        limit: int = OUTPUT_LIMIT,
+    ) -> CompletedProcess[bytes]:
+        """As ssmnet.Target.run: a command to its end; seconds and bytes."""
+        return self._loop.call(self._target.run(*args, timeout=timeout, base64=base64, limit=limit))
+
+    def statistics(self) -> Statistics:
+        """How it is at this moment."""
+
+        async def look() -> Statistics:
+            return self._target.statistics()
+
+        return self._loop.call(look())
+
+
+def _entered(
+    make: Callable[P, Starting[remote.Target]],
+) -> Callable[P, AbstractContextManager[Target]]:
+    @contextmanager
+    @wraps(make)
+    def enter(*args: P.args, **kwargs: P.kwargs) -> Iterator[Target]:
+        starting = make(*args, **kwargs)
+        with LoopThread() as loop, loop.entered(starting) as target:
+            yield Target(loop, target)
+
+    return enter
+
+
+connect = _entered(connecting.connect)
+"""As ssmnet.connect, for ``with``. ``on_event`` is called in the loop's thread."""
+
+
+@contextmanager
+def forward(
+    target: str,
+    port: int,
+    *,
+    host: str | None = None,
+    local_port: int = 0,
+    bind: str | Sequence[str] | None = None,
+    sessions: int = 1,
+    check: bool = False,
+    profile: str | None = None,
+    region: str | None = None,
+    credentials: Source | None = None,
+    endpoint_url: str | None = None,
+    messages_endpoint_url: str | None = None,
+    reason: str | None = None,
+    keep_alive: float | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> Iterator[int]:
+    """The local port of one forward; see ``ssmnet.connect`` and ``ssmnet.Target.forward``.
+
+    It listens while ``with`` lasts. ``on_event`` is called in the loop's thread.
+    """
+    with (
+        connect(
+            target,
+            profile=profile,
+            region=region,
+            credentials=credentials,
+            endpoint_url=endpoint_url,
+            messages_endpoint_url=messages_endpoint_url,
+            reason=reason,
+            keep_alive=keep_alive,
+            on_event=on_event,
+        ) as reached,
+        reached.forward(
+            port, host=host, local_port=local_port, bind=bind, sessions=sessions, check=check
+        ) as listening,
+    ):
+        yield listening

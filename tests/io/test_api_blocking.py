@@ -1,0 +1,152 @@
+"""The blocking face: a private loop in a thread, and nothing else. No test here has a loop."""
+
+import _thread
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import ssmnet
+from ssmnet.blocking import LoopThread
+from ssmnet.loopback import Loopback
+from tests.io.sessions import closed_port
+
+from .targets import keys, serving
+
+DEADLINE = 20.0
+
+
+@pytest.fixture
+def far() -> Iterator[Loopback]:
+    """A far end in a loop of its own; threads, sessions and ports do not outlive a test."""
+    threads = set(threading.enumerate())
+    with LoopThread() as loop:
+        loopback = Loopback(first_output_delay=0.0)
+        loop.call(loopback.__aenter__())
+        yield loopback
+        left = loopback.sessions
+        loop.call(loopback.__aexit__(None, None, None))
+    assert left == 0
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with LoopThread() as loop:
+        server = serving()
+        yield loop.call(server.__aenter__())
+        loop.call(server.__aexit__(None, None, None))
+
+
+def place(far: Loopback) -> dict[str, Any]:
+    return {
+        "region": far.region,
+        "credentials": keys(far),
+        "endpoint_url": far.endpoint_url,
+        "messages_endpoint_url": far.endpoint_url,
+    }
+
+
+def echoed(port: int, data: bytes = b"hello") -> bytes:
+    with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+        client.sendall(data)
+        return client.makefile("rb").read(len(data))
+
+
+def test_a_forward(far: Loopback, port: int) -> None:
+    events: list[ssmnet.Event] = []
+    with ssmnet.blocking.forward(far.target, port, **place(far), on_event=events.append) as local:
+        assert echoed(local) == b"hello"
+        assert far.sessions == 1
+    assert far.sessions == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", local))
+    assert events
+
+
+def test_several_things_on_one_target(far: Loopback, port: int) -> None:
+    with ssmnet.blocking.connect(far.target, **place(far)) as target:
+        with target.forward(port) as one, target.forward(port, host="127.0.0.1") as two:
+            assert one != two
+            assert echoed(one) == echoed(two) == b"hello"
+            with target.proxy(kind="http") as proxy:
+                with socket.create_connection(("127.0.0.1", proxy), DEADLINE) as client:
+                    client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\n\r\n" % port)
+                    assert client.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+            assert len(target.statistics().listeners) == 2
+        assert not target.statistics().listeners
+    with pytest.raises(ssmnet.SessionClosed):
+        target.statistics()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the far end has no commands there")
+def test_a_command(far: Loopback) -> None:
+    with ssmnet.blocking.connect(far.target, **place(far)) as target:
+        done = target.run("sh", "-c", "echo out; exit 3", timeout=DEADLINE)
+        assert (done.returncode, done.stdout) == (3, b"out\n")
+        with pytest.raises(TimeoutError):
+            target.run("sleep", "1000", timeout=0.3)
+
+
+def test_errors_come_as_they_are(far: Loopback, port: int) -> None:
+    with pytest.raises(ssmnet.UsageError):
+        with ssmnet.blocking.forward(far.target, 0, **place(far)):
+            pass
+    with pytest.raises(ssmnet.DestinationRefused):
+        with ssmnet.blocking.forward(far.target, closed_port(), check=True, **place(far)):
+            pass
+    with pytest.raises(KeyError):
+        with ssmnet.blocking.forward(far.target, port, **place(far)):
+            raise KeyError
+    assert far.sessions == 0
+
+
+def test_ctrl_c_while_it_waits(far: Loopback, port: int) -> None:
+    far.impair(delay=0.5)  # so that a session takes its time
+    interrupt = threading.Timer(0.2, _thread.interrupt_main)
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        with ssmnet.blocking.forward(far.target, port, **place(far)):
+            threading.Event().wait(DEADLINE)
+    interrupt.join()
+    far.impair()
+
+
+def test_in_several_threads(far: Loopback, port: int) -> None:
+    said: list[bytes] = []
+
+    def work() -> None:
+        with ssmnet.blocking.forward(far.target, port, **place(far)) as local:
+            said.append(echoed(local))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert said == [b"hello"] * 4
+
+
+def test_a_script_that_ends_without_leaving_is_not_kept(far: Loopback) -> None:
+    script = """
+import sys, ssmnet
+target, endpoint, key, secret = sys.argv[1:]
+entered = ssmnet.blocking.connect(
+    target, region="us-east-1", credentials=ssmnet.Credentials(key, secret),
+    endpoint_url=endpoint, messages_endpoint_url=endpoint)
+entered.__enter__()
+print("entered")
+"""
+    arguments = far.target, far.endpoint_url, far.access_key_id, far.secret_access_key
+    done = subprocess.run(
+        (sys.executable, "-c", script, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "entered\n"
