@@ -59,13 +59,13 @@ class LoopThread:
     ) -> None:
         self._over = True
         if sys.is_finalizing():
-            return  # no thread but this one goes on
+            return
         self._running.result().call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` gives in the loop. It is cancelled when this thread is interrupted."""
-        if self._over or sys.is_finalizing():
+        if self._over:
             work.close()
             raise SessionClosed("closed")
         future = asyncio.run_coroutine_threadsafe(work, self._running.result())
@@ -82,7 +82,8 @@ class LoopThread:
         try:
             yield made
         except BaseException as error:
-            self.call(starting.__aexit__(type(error), error, error.__traceback__))
+            if not sys.is_finalizing():  # no thread but this one goes on then
+                self.call(starting.__aexit__(type(error), error, error.__traceback__))
             raise
         else:
             self.call(starting.__aexit__(None, None, None))

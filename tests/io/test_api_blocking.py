@@ -149,4 +149,4 @@ print("entered")
         timeout=60,
         check=True,
     )
-    assert done.stdout == "entered\n"
+    assert (done.stdout, done.stderr) == ("entered\n", "")
