@@ -28,6 +28,9 @@ missing() {
     missing_command nc netcat-openbsd
     missing_command proxychains4 proxychains4
     missing_command chromium chromium
+    missing_command redis-server redis-server
+    missing_command zsh zsh
+    missing_command fish fish
     # Without any font a browser draws no text.
     [ -n "$(find /usr/share/fonts -name '*.ttf' 2>/dev/null | head -n 1)" ] \
         || echo fonts-dejavu-core
