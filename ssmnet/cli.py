@@ -27,6 +27,7 @@ from .command import (
     read_parameters,
     run_command,
 )
+from .completion import completion
 from .config_command import config, service
 from .duration import parse_duration
 from .errors import Error, UsageError
@@ -52,6 +53,7 @@ _ParserError: Any = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="ssmnet",
     help="AWS Systems Manager sessions that are fast and do not die.",
+    add_completion=False,  # ssmnet completion
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: brackets mean themselves, and an error is a line
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -199,6 +201,7 @@ app.command("exec", cls=Once)(execute)
 app.command(cls=Once)(ssh_proxy)
 app.command(cls=Once)(ssh_config)
 app.command(cls=Once)(loopback)
+app.command(cls=Once)(completion)
 
 
 @app.command(cls=Once)

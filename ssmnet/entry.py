@@ -7,6 +7,7 @@ that is imported becomes garbage, so none is looked for before ``runner.run``.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from .signals import exit_on_interrupt, hold_signals, interrupt_as_usual
@@ -15,6 +16,12 @@ from .signals import exit_on_interrupt, hold_signals, interrupt_as_usual
 def ssmnet() -> None:
     """The entry point of ``ssmnet``."""
     exit_on_interrupt()
+    if "_SSMNET_COMPLETE" in os.environ:
+        from .cli import app
+        from .completion import answer
+
+        answer(app)
+        return
     if sys.argv[1:] == ["--version"]:
         # Scripts ask for it; the rest of the command line takes ten times as long to import.
         from ._version import __version__

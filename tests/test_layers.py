@@ -44,7 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "connecting attached",
         "blocking",
         "ssh_command shell_command proxy_command up_command status_command config_command"
-        " run_command",
+        " run_command completion",
         "__init__",
         "cli plugin",
         "entry",
