@@ -1,12 +1,15 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
-pytest_plugins = ["ssmnet.testing.pytest_plugin"]
+if TYPE_CHECKING:
+    from ssmnet.loopback import Loopback
 
 IO_TESTS = Path(__file__).parent / "io"
 
@@ -19,6 +22,15 @@ def environment_as_found() -> Iterator[None]:
     for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest_asyncio.fixture
+async def ssm_loopback() -> "AsyncIterator[Loopback]":
+    """In the test's own loop: this project's tests look inside, where a user's have no business."""
+    from ssmnet.loopback import Loopback
+
+    async with Loopback() as loopback:
+        yield loopback
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -40,9 +40,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "service",
         "up testing command execute plugin_port control service_files listening",
         "demo loopback_command plugin_command ssh_proxy forwarded_command process",
-        "session_command remote",
+        "session_command commands",
+        "remote",
         "connecting attached",
         "blocking",
+        "testing.ssm_loopback",
+        "testing.pytest_plugin testing.__init__",
         "ssh_command shell_command proxy_command up_command status_command config_command"
         " run_command completion",
         "__init__",
@@ -81,11 +84,10 @@ IMPORTERS: Mapping[str, frozenset[str]] = {
     "h11": frozenset({"http_head", "http_request"}),
     "prometheus_client": frozenset({"metrics"}),
     "rich": frozenset({"table"}),
-    "pytest": frozenset({"testing"}),
-    "pytest_asyncio": frozenset({"testing"}),
+    "pytest": frozenset({"testing.pytest_plugin"}),
 }
 # Whoever uses the pytest plugin has pytest: it is not for everyone to install.
-NOT_DECLARED = frozenset({"pytest", "pytest_asyncio"})
+NOT_DECLARED = frozenset({"pytest"})
 # Not declared by themselves: they are part of the other's face, which pins their versions.
 COMES_WITH = {"botocore": "aiobotocore", "yarl": "aiohttp"}
 NO_SUCH_MODULE = frozenset({"utils", "util", "base", "manager", "registry", "types"})
@@ -302,7 +304,7 @@ GOOD = {
     "aws_api.py": "from aiobotocore.session import get_session\nimport botocore.auth",
     "loopback/__init__.py": "from .agent import Agent",
     "loopback/agent.py": "import aiohttp\nfrom ..protocol import message, smux",
-    "testing/plugin.py": "import pytest",
+    "testing/pytest_plugin.py": "import pytest",
     "cli.py": "import typer\nfrom . import __version__, aws\nfrom ssmnet.pool import SessionPool",
 }
 
@@ -352,7 +354,7 @@ def test_good_sources_pass() -> None:
         ("aws.py", "try:\n    import aiohttp\nexcept ImportError:\n    pass", "only inside"),
         ("plugin.py", "import botocore.session", "only ['aws_api'] may"),
         ("loopback/gateway.py", "from aiobotocore import session", "only ['aws_api'] may"),
-        ("loopback/agent.py", "import pytest", "only ['testing'] may"),
+        ("loopback/agent.py", "import pytest", "only ['testing.pytest_plugin'] may"),
         ("cli.py", "import click", "pyproject.toml does not declare"),
         ("loopback/agent.py", "from ..protocol.stream import StreamSender", "protocol.stream"),
         ("loopback/agent.py", "from ..protocol import window", "protocol.window"),
