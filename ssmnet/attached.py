@@ -6,19 +6,19 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Self, TypeVar
 
 from .aws import Client, StartedSession
 from .bind import LOOPBACK
-from .bridge import Bridges
 from .credentials import Source, look_up, region_of
 from .errors import Error, HandshakeError
 from .event_stream import Announcer, EventStream
 from .events import Closed, Event, Listening
 from .forward import Listener
 from .forwards import Request
-from .listening import TunnelListener
+from .listening import Listeners, TunnelListener
 from .outlet import Dialling
 from .process import RemoteShell
 from .protocol.events import SessionReady
@@ -28,7 +28,7 @@ from .service import Service
 from .session import DRAIN_TIMEOUT, Session
 from .snapshot import State
 from .starting import Starting
-from .streams import LIMIT, Security, create_connection, open_connection
+from .streams import LIMIT, Connections, Security
 from .target import RESUME_TIMEOUT
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -104,9 +104,10 @@ class AttachedSession:
         self._client = client
         self._session = session
         self._announcer = announcer
-        self._bridges = Bridges()
+        numbers = count(1)
+        self._streams = Connections(announcer.tell, numbers)
+        self._listeners = Listeners(announcer.tell, numbers)
         self._closing: asyncio.Task[None] | None = None
-        self._listeners: dict[TunnelListener, None] = {}
         self._shell = RemoteShell(session, size)
         self.session_type = ""
         session.on_ready = self._begin
@@ -140,7 +141,7 @@ class AttachedSession:
         TLS needs ``server_hostname``, since the session does not tell where it leads.
         """
         security = Security(ssl, server_hostname, None, None)
-        return await open_connection(self._dial, self._bridges, "", security, limit)
+        return await self._streams.open(self._dial, self.session_id, "", security, limit)
 
     async def create_connection(
         self,
@@ -151,7 +152,8 @@ class AttachedSession:
     ) -> tuple[asyncio.Transport, P]:
         """As open_connection, for a protocol of one's own."""
         security = Security(ssl, server_hostname, None, None)
-        return await create_connection(self._dial, self._bridges, protocol_factory, "", security)
+        where = self.session_id, ""
+        return await self._streams.create(self._dial, protocol_factory, *where, security)
 
     def forward(
         self, *, local_port: int = 0, bind: Sequence[str] = LOOPBACK
@@ -160,14 +162,9 @@ class AttachedSession:
 
         async def start() -> TunnelListener:
             self._check_port()
-            listener = TunnelListener(
-                lambda tell: _OneSession(self._client, self._session, local_port, bind, tell),
-                self._announcer.tell,
-                lambda closed: self._listeners.pop(closed, None),
+            return await self._listeners.start(
+                lambda tell: _OneSession(self._client, self._session, local_port, bind, tell)
             )
-            self._listeners[listener] = None
-            await listener.start()
-            return listener
 
         return Starting(start)
 
@@ -205,11 +202,9 @@ class AttachedSession:
             self._closing = asyncio.get_running_loop().create_task(self._end(drain))
 
     async def _end(self, drain: float) -> None:
-        for listener in tuple(self._listeners):
-            listener.close()
-            await listener.wait_closed()
-        await self._bridges.close(drain)
-        await self._session.close(drain=drain if self.session_type == SessionType.PORT else 0.0)
+        await self._listeners.close()
+        drain = drain if self.session_type == SessionType.PORT else 0.0
+        await self._streams.close(drain, self._session.close)
         self._announcer.close()
 
     def _begin(self, ready: SessionReady) -> None:
@@ -252,7 +247,7 @@ class _OneSession(Service):
 
     async def run(self, stop: asyncio.Event) -> bool:
         """As Service.run."""
-        listener = Listener(self._session.create_stream, self.destination, self.tell)
+        listener = Listener(self._session.create_stream, self.destination, self.tell, self.numbers)
         self._servers = [listener]
         ended: Error | None = None
         try:

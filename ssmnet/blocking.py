@@ -118,7 +118,10 @@ class Target:
         self._target = target
 
     forward = _listening(remote.Target.forward)
+    """As ssmnet.Target.forward, for ``with``, which gives the local port."""
+
     proxy = _listening(remote.Target.proxy)
+    """As ssmnet.Target.proxy, for ``with``, which gives the local port."""
 
     def run(
         self,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from .aws import Client
+from .aws_credentials import Credentials
 from .credentials import Source, look_up, region_of
 from .dialer import IDLE_TIME, MAX_SESSIONS
 from .errors import UsageError
@@ -12,6 +17,11 @@ from .events import Event
 from .forwards import Request
 from .remote import Target
 from .starting import Starting
+
+if TYPE_CHECKING:
+    from .loopback import Loopback
+
+LOOPBACK = "loopback"
 
 
 def connect(
@@ -33,6 +43,10 @@ def connect(
 ) -> Starting[Target]:
     """Reach ``target``: ``i-...``, ``mi-...`` or ``ecs:cluster_task_runtime``.
 
+    Or ``"loopback"``: a far end in this event loop, without AWS, for as long as the Target lives.
+    Its agent connects to what this machine reaches, and runs commands here. Region, credentials and
+    endpoints are not looked at then.
+
     To be awaited, or used with ``async with``. Region and credentials are looked up then; the first
     session is started by the first connection or forward.
 
@@ -52,7 +66,7 @@ def connect(
 
     Raises UsageError, and CredentialsError.
     """
-    if not target:
+    if not isinstance(target, str) or not target:
         raise UsageError("no target: it is an instance such as i-0123456789abcdef0")
     if profile is not None and credentials is not None:
         raise UsageError("a profile has credentials of its own: give one of the two")
@@ -66,20 +80,44 @@ def connect(
     )
 
     async def start() -> Target:
-        client = Client(
-            profile=profile,
-            region=region or region_of(credentials),
-            endpoint_url=endpoint_url,
-            messages_endpoint_url=messages_endpoint_url,
-            credentials=None if credentials is None else look_up(credentials),
-        )
-        await client.check()
-        return Target(
-            client,
-            request,
-            max_sessions=max_sessions,
-            idle_time=idle_time,
-            on_event=on_event,
-        )
+        async with AsyncExitStack() as stack:
+            name = target
+            if target == LOOPBACK:
+                far_end = await stack.enter_async_context(_far_end())
+                name, client = far_end.target, _client_of(far_end)
+            else:
+                client = Client(
+                    profile=profile,
+                    region=region or region_of(credentials),
+                    endpoint_url=endpoint_url,
+                    messages_endpoint_url=messages_endpoint_url,
+                    credentials=None if credentials is None else look_up(credentials),
+                )
+                await client.check()
+            return Target(
+                client,
+                replace(request, target=name),
+                max_sessions=max_sessions,
+                idle_time=idle_time,
+                on_event=on_event,
+                on_closed=stack.pop_all().aclose,
+            )
+        raise AssertionError  # for mypy: a stack may suppress errors, and this one does not
 
     return Starting(start)
+
+
+def _far_end() -> Loopback:
+    from .loopback import Loopback
+
+    return Loopback()
+
+
+def _client_of(far_end: Loopback) -> Client:
+    """What reaches it, whatever this process has for AWS."""
+    return Client(
+        region=far_end.region,
+        endpoint_url=far_end.endpoint_url,
+        messages_endpoint_url=far_end.endpoint_url,
+        credentials=look_up(Credentials(far_end.access_key_id, far_end.secret_access_key)),
+    )

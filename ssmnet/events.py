@@ -21,7 +21,10 @@ class Listening(msgspec.Struct, frozen=True, tag="listening", tag_field="event")
 
 
 class Connected(msgspec.Struct, frozen=True, tag="connected", tag_field="event"):
-    """A local connection was accepted and has a stream."""
+    """A local connection was accepted from ``peer``, or an application has opened one without.
+
+    ``connection`` is its number, and ``peer`` empty for one without a local port.
+    """
 
     connection: int
     peer: str
@@ -29,7 +32,10 @@ class Connected(msgspec.Struct, frozen=True, tag="connected", tag_field="event")
 
 
 class Disconnected(msgspec.Struct, frozen=True, tag="disconnected", tag_field="event"):
-    """A connection is over. ``error`` is empty after an orderly end, and ``cause`` its class."""
+    """A connection is over. ``error`` is empty after an orderly end, and ``cause`` its class.
+
+    ``bytes_sent`` went to the destination, ``bytes_received`` came from there.
+    """
 
     connection: int
     destination: str

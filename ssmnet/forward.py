@@ -315,17 +315,16 @@ class Server(Acceptor):
         sent, received = forwarder.left.received, forwarder.right.received
         self._sent += sent
         self._received += received
-        error = forwarder.error
-        self._on_event(
-            Disconnected(
-                forwarder.number,
-                forwarder.destination,
-                sent,
-                received,
-                "" if error is None else str(error) or type(error).__name__,
-                "" if error is None else type(error).__name__,
-            )
-        )
+        ended = forwarder.number, forwarder.destination, sent, received
+        self._on_event(disconnected(*ended, forwarder.error))
+
+
+def disconnected(
+    number: int, destination: str, sent: int, received: int, error: Exception | None
+) -> Disconnected:
+    """The event of a connection's end, which was orderly if there is no ``error``."""
+    cause = "" if error is None else type(error).__name__
+    return Disconnected(number, destination, sent, received, str(error or "") or cause, cause)
 
 
 class _Accepted(asyncio.Protocol):
@@ -351,8 +350,9 @@ class Listener(Server):
         dial: Callable[[asyncio.Protocol], Dialled],
         destination: str,
         on_event: Callable[[Event], None],
+        numbers: Iterator[int] | None = None,
     ) -> None:
-        super().__init__(partial(_Accepted, self._accept), on_event)
+        super().__init__(partial(_Accepted, self._accept), on_event, numbers)
         self._dial = dial
         self.destination = destination
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio import FIRST_COMPLETED
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -31,12 +31,14 @@ class TunnelListener:
         make: Callable[[Callable[[Event], None]], Service],
         on_event: Callable[[Event], None],
         on_closed: Callable[[TunnelListener], None],
+        numbers: Iterator[int],
     ) -> None:
         self._on_event = on_event
         self._on_closed = on_closed
         self._stop = asyncio.Event()
         self._listening = asyncio.Event()
         self._service = make(self._tell)
+        self._service.numbers = numbers
         self._task: asyncio.Task[bool] | None = None
         self.host = ""
         self.port = 0
@@ -114,6 +116,38 @@ class TunnelListener:
             self.host, self.port = event.address, event.port or 0
             self._listening.set()
         self._on_event(event)
+
+
+class Listeners:
+    """The listeners of one owner. ``numbers`` is for their connections."""
+
+    def __init__(self, tell: Callable[[Event], None], numbers: Iterator[int]) -> None:
+        self._tell = tell
+        self._numbers = numbers
+        self._open: dict[TunnelListener, None] = {}
+
+    async def start(self, make: Callable[[Callable[[Event], None]], Service]) -> TunnelListener:
+        """One more, for the service that ``make`` makes."""
+        listener = TunnelListener(make, self._tell, self._forget, self._numbers)
+        self._open[listener] = None
+        await listener.start()
+        return listener
+
+    def statistics(self) -> tuple[Snapshot, ...]:
+        """How they are at this moment."""
+        return tuple(listener.statistics() for listener in self._open)
+
+    async def close(self) -> None:
+        """Close all."""
+        listeners = tuple(self._open)
+        for listener in listeners:
+            listener.close()
+        # What has failed is told by the listener's own wait_closed.
+        closing = (listener.wait_closed() for listener in listeners)
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _forget(self, listener: TunnelListener) -> None:
+        self._open.pop(listener, None)
 
 
 class OpenProxy(ProxyService):

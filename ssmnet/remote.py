@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from itertools import count
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,26 +18,25 @@ from msgspec.structs import replace
 
 from .aws import Client
 from .bind import LOOPBACK
-from .bridge import Bridges
+from .commands import Commands
 from .config import EVERYWHERE, NamedProxy, Place
 from .destination import Destination
 from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer
 from .errors import SessionClosed, UsageError
 from .event_stream import Announcer, EventStream
 from .events import Event
-from .execute import command_request
 from .forwards import Request, make_forward
-from .listening import OpenProxy, TunnelListener
-from .process import OUTPUT_LIMIT, Command, RemoteShell
+from .listening import Listeners, OpenProxy, TunnelListener
+from .process import OUTPUT_LIMIT, RemoteShell
 from .proxy import HTTP, SOCKS
 from .runner import finish
 from .service import ForwardService, Service
 from .session import DRAIN_TIMEOUT, Session
 from .starting import Starting
 from .statistics import Statistics, statistics
-from .streams import LIMIT, Security, create_connection, open_connection
+from .streams import LIMIT, Connections, Security
 from .tally import Tally
-from .target import open_port_session, start_session
+from .target import open_port_session
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -46,7 +46,10 @@ class Target:
 
     ``request`` holds what all its sessions have in common. Up to ``max_sessions`` destinations of
     ``open_connection`` and ``create_connection`` have a session at a time, each for ``idle_time``
-    seconds after its last connection. ``on_event`` is called with each event, in the event loop.
+    seconds after its last connection. ``on_event`` is called with each event, in the event loop,
+    and ``on_closed`` when all else has ended.
+
+    Its methods are for the event loop that it was made in, and raise UsageError in others.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class Target:
         max_sessions: int = MAX_SESSIONS,
         idle_time: float = IDLE_TIME,
         on_event: Callable[[Event], object] | None = None,
+        on_closed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._client = client
         self._request = request
+        self._loop = asyncio.get_running_loop()
         self._announcer = Announcer(on_event)
         self._tally = Tally()
         self._dialer = Dialer(
@@ -70,9 +75,11 @@ class Target:
             idle_time=idle_time,
             max_age=request.max_session_age,
         )
-        self._bridges = Bridges()
-        self._listeners: dict[TunnelListener, None] = {}
-        self._shells: dict[Session, None] = {}  # and those of commands
+        numbers = count(1)
+        self._streams = Connections(self._tell, numbers)
+        self._listeners = Listeners(self._announcer.tell, numbers)
+        self._commands = Commands(client, request, self._tell)
+        self._on_closed = on_closed
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -103,8 +110,8 @@ class Target:
         """
         security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         destination = self._destination(host, port)
-        dial = self._dial(destination)
-        return await open_connection(dial, self._bridges, destination.host, security, limit)
+        where = str(destination), destination.host
+        return await self._streams.open(self._dial(destination), *where, security, limit)
 
     async def create_connection(
         self,
@@ -124,10 +131,8 @@ class Target:
         """
         security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         destination = self._destination(host, port)
-        dial = self._dial(destination)
-        return await create_connection(
-            dial, self._bridges, protocol_factory, destination.host, security
-        )
+        dial, where = self._dial(destination), (str(destination), destination.host)
+        return await self._streams.create(dial, protocol_factory, *where, security)
 
     # Local ports.
 
@@ -155,8 +160,8 @@ class Target:
 
         Raises UsageError, ListenError, DestinationRefused, and the other kinds of ConnectError.
         """
-        local = str(local_port) if local_path is None else _path(local_path)
-        forward = make_forward(local, None if port is None else str(port), host)
+        local = str(_number(local_port)) if local_path is None else _path(local_path)
+        forward = make_forward(local, None if port is None else str(_number(port)), _text(host))
         forward = replace(forward, bind=_addresses(bind))
         request = replace(
             self._request,
@@ -194,8 +199,8 @@ class Target:
         proxy = NamedProxy(
             name="",
             place=Place(None, None, None),
-            socks=port if kind == SOCKS else None,
-            http=port if kind == HTTP else None,
+            socks=_number(port) if kind == SOCKS else None,
+            http=_number(port) if kind == HTTP else None,
             bind=_addresses(bind),
             allow=tuple(allow),
             deny=tuple(deny),
@@ -227,16 +232,8 @@ class Target:
         Raises ConnectError and its kinds, HandshakeError where the target can't run commands, and
         SessionClosed when the end was not told, or output was lost with a connection.
         """
-        if not args:
-            raise UsageError("the command is missing")
-        request = command_request(args, base64=base64)
-        async with asyncio.timeout(timeout):
-            session = await self._start_shell(request.document, request.parameters)
-            try:
-                code, out, err = await Command(session, base64=base64, limit=limit).run()
-            finally:
-                self._shells.pop(session, None)
-        return CompletedProcess(args, code, out, err)
+        self._check_open()
+        return await self._commands.run(args, timeout=timeout, base64=base64, limit=limit)
 
     def shell(
         self,
@@ -253,18 +250,14 @@ class Target:
         """
         if args and document is not None:
             raise UsageError("a document has a command of its own")
-        if args:
-            document, parameters = command_request(args, tty=True)
+        if min(size) < 1:
+            raise UsageError(f"no terminal has {size[0]} columns and {size[1]} rows")
 
         async def start() -> RemoteShell:
-            session = await self._start_shell(document, parameters, is_shell=True)
-            shell = RemoteShell(session, size, limit)
-            try:
-                await shell.open()
-            except BaseException:
-                self._shells.pop(session, None)
-                raise
-            return shell
+            self._check_open()
+            return await self._commands.shell(
+                args, size=size, limit=limit, document=document, parameters=parameters
+            )
 
         return Starting(start)
 
@@ -276,8 +269,9 @@ class Target:
 
     def statistics(self) -> Statistics:
         """How it is at this moment."""
-        listeners = tuple(listener.statistics() for listener in self._listeners)
-        return statistics(self.target, self._dialer, self._tally, listeners)
+        return statistics(
+            self.target, self._dialer, self._streams, self._tally, self._listeners.statistics()
+        )
 
     # The end.
 
@@ -308,45 +302,32 @@ class Target:
 
     def _close(self, drain: float) -> None:
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._end(drain))
+            self._check_loop()
+            self._closing = self._loop.create_task(self._end(drain))
 
     async def _end(self, drain: float) -> None:
-        listeners = tuple(self._listeners)
-        for listener in listeners:
-            listener.close()
         await asyncio.gather(
-            self._end_connections(drain),
-            *(session.close(drain=0.0) for session in self._shells),
-            *(listener.wait_closed() for listener in listeners),
+            self._streams.close(drain, self._dialer.close),
+            self._commands.close(),
+            self._listeners.close(),
         )
         self._announcer.close()
-
-    async def _end_connections(self, drain: float) -> None:
-        await self._bridges.close(drain)
-        await self._dialer.close(drain=drain)
+        if self._on_closed is not None:
+            await self._on_closed()
 
     # How things come about.
 
     def _starting(
         self, make: Callable[[Callable[[Event], None]], Service]
     ) -> Starting[TunnelListener]:
-        def start() -> Coroutine[Any, Any, TunnelListener]:
-            return self._listen(make)
+        async def start() -> TunnelListener:
+            self._check_open()
+            return await self._listeners.start(make)
 
         return Starting(start)
 
-    async def _listen(self, make: Callable[[Callable[[Event], None]], Service]) -> TunnelListener:
-        self._check_open()
-        listener = TunnelListener(make, self._announcer.tell, self._forget)
-        self._listeners[listener] = None
-        await listener.start()
-        return listener
-
-    def _forget(self, listener: TunnelListener) -> None:
-        self._listeners.pop(listener, None)
-
     def _destination(self, host: str | None, port: int) -> Destination:
-        forward = make_forward("0", str(port), host)
+        forward = make_forward("0", str(_number(port)), _text(host))
         return Destination(forward.host or "localhost", port)
 
     def _dial(
@@ -373,36 +354,30 @@ class Target:
             on_event=self._tell,
         )
 
-    async def _start_shell(
-        self,
-        document: str | None,
-        parameters: Mapping[str, Sequence[str]] | None,
-        is_shell: bool = False,
-    ) -> Session:
-        self._check_open()
-        request = self._request
-        session = await start_session(
-            self._client,
-            request.target,
-            document=document,
-            parameters=parameters,
-            reason=request.reason,
-            shell=is_shell,
-            keep_alive=request.keep_alive,
-            on_event=self._tell,
-        )
-        for ended in [one for one in self._shells if one.ended is not None]:
-            del self._shells[ended]
-        self._shells[session] = None
-        return session
-
     def _tell(self, event: Event) -> None:
         self._tally.add(event)
         self._announcer.tell(event)
 
     def _check_open(self) -> None:
+        self._check_loop()
         if self._closing is not None:
             raise SessionClosed("the target is closed")
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("the target belongs to another event loop")
+
+
+def _number(port: int) -> int:
+    if not isinstance(port, int):
+        raise UsageError(f"a port is an int, not {port!r}")
+    return port
+
+
+def _text(host: str | None) -> str | None:
+    if host is not None and not isinstance(host, str):
+        raise UsageError(f"a host is a str, not {host!r}")
+    return host
 
 
 def _addresses(bind: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -78,6 +78,7 @@ class Service:
         self._is_open = False
         self.ended: Error | None = None  # why, when it was not stopped
         self.drain_time = DRAIN_TIME
+        self.numbers: Iterator[int] = count(1)  # of its connections, in events
         self.target = request.target
         self.destination = destination
 
@@ -187,7 +188,7 @@ class ForwardService(Service):
     async def run(self, stop: asyncio.Event) -> bool:
         """As Service.run."""
         pool = self._make_pool()
-        listener = Listener(pool.dial, self.destination, self.tell)
+        listener = Listener(pool.dial, self.destination, self.tell, self.numbers)
         # Before a session is started: one that can't listen needs none.
         self._bind(listener)
         self._sessions = self._pool = pool
@@ -268,7 +269,6 @@ class ProxyService(Service):
         dialer = self._make_dialer()
         self._sessions = dialer
         self._listening.clear()
-        numbers = count(1)
         try:
             for kind, port in self._ports():
                 server = ProxyServer(
@@ -277,7 +277,7 @@ class ProxyService(Service):
                     credentials=credentials,
                     on_event=self.tell,
                     pac=self._pac,
-                    numbers=numbers,
+                    numbers=self.numbers,
                 )
                 self._servers.append(server)
                 await server.listen_tcp(self._proxy.bind, port)

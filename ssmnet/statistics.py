@@ -6,6 +6,7 @@ import msgspec
 
 from .dialer import Dialer
 from .snapshot import Snapshot
+from .streams import Connections
 from .tally import Tally
 
 
@@ -13,7 +14,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """A target's connections at one moment, and its listeners one by one.
 
     The first figures are of connections without a local port: those of ``open_connection`` and
-    ``create_connection``. Counters only grow. ``round_trip_time`` is of the session that was used
+    ``create_connection``. Counters only grow. ``sent`` and ``received`` are bytes, with TLS as they
+    are in the tunnel. ``round_trip_time`` is of the session that was used
     last, in seconds; None until it is known. ``errors`` counts by cause. ``listeners`` are the
     forwards and proxies that are open.
     """
@@ -21,6 +23,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     sessions: int = 0
     connections: int = 0
+    sent: int = 0
+    received: int = 0
     round_trip_time: float | None = None
     retransmissions: int = 0
     resumes: int = 0
@@ -31,13 +35,19 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def statistics(
-    target: str, dialer: Dialer, tally: Tally, listeners: tuple[Snapshot, ...]
+    target: str,
+    dialer: Dialer,
+    streams: Connections,
+    tally: Tally,
+    listeners: tuple[Snapshot, ...],
 ) -> Statistics:
     """What these say now."""
     return Statistics(
         target=target,
         sessions=dialer.sessions,
         connections=dialer.connections,
+        sent=streams.sent,
+        received=streams.received,
         round_trip_time=dialer.round_trip_time,
         retransmissions=dialer.retransmissions,
         resumes=tally.resumes,

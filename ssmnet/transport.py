@@ -60,7 +60,11 @@ class Session(Protocol):
 
 
 class StreamTransport(asyncio.Transport):
-    """Made by Session.create_stream; ``connection_made`` is called once the stream is open."""
+    """Made by Session.create_stream; ``connection_made`` is called once the stream is open.
+
+    ``sent`` and ``received`` count its bytes. ``on_lost`` may be set, and is called after its
+    protocol's ``connection_lost``, as that.
+    """
 
     __slots__ = (
         "_closing",
@@ -73,6 +77,9 @@ class StreamTransport(asyncio.Transport):
         "_session",
         "_stream",
         "_unread",
+        "on_lost",
+        "received",
+        "sent",
         "unread_size",
     )
 
@@ -87,6 +94,9 @@ class StreamTransport(asyncio.Transport):
         self._reading_paused = False
         self._unread: deque[bytes] | None = None
         self.unread_size = 0
+        self.sent = 0
+        self.received = 0
+        self.on_lost: Callable[[Exception | None], None] | None = None
         self._high_water = HIGH_WATER
         self._low_water = LOW_WATER
 
@@ -101,7 +111,9 @@ class StreamTransport(asyncio.Transport):
             return
         self._last_message = None
         # memoryview refuses what is no buffer; bytes alone would make five NULs of the number 5.
-        stream.write(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        data = data if isinstance(data, bytes) else bytes(memoryview(data))
+        self.sent += len(data)
+        stream.write(data)
         self._session.flush()
         self._pause_protocol(stream)
 
@@ -205,6 +217,7 @@ class StreamTransport(asyncio.Transport):
         if self._closing or stream is None:
             return
         data = stream.take_received()
+        self.received += len(data)
         if self._reading_paused or self._unread:
             self._keep(data)
             self._hand_over()
@@ -234,7 +247,7 @@ class StreamTransport(asyncio.Transport):
             self.deliver()
         if not self._closing:
             self._closing = True
-            self._session.call_soon(self._protocol.connection_lost, error)
+            self._session.call_soon(self._end, error)
 
     def _has_arrived(self) -> bool:
         """Whether all that was written is known to have arrived, whatever other streams do."""
@@ -298,4 +311,11 @@ class StreamTransport(asyncio.Transport):
         if self._stream is not None:
             self._stream.close()
         self._session.stream_closed(self, self._stream)
-        self._session.call_soon(self._protocol.connection_lost, error)
+        self._session.call_soon(self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            if self.on_lost is not None:
+                self.on_lost(error)

@@ -1,8 +1,11 @@
 """ssmnet.connect, and connections without a local port."""
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -129,6 +132,105 @@ async def test_errors_have_classes_of_their_own(far: Loopback) -> None:
         await target.open_connection("127.0.0.1", 1)
     with pytest.raises(ssmnet.UsageError):
         ssmnet.connect("")
+
+
+async def test_a_far_end_in_this_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    before = dict(os.environ)
+    async with serving() as port:
+        async with ssmnet.connect("loopback") as target:
+            reader, writer = await target.open_connection("127.0.0.1", port)
+            assert await echoed(reader, writer) == b"hello"
+            await hang_up(writer)
+            async with target.forward(port) as listener:
+                reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+                assert await echoed(reader, writer) == b"hello"
+                await hang_up(writer)
+            if sys.platform != "win32":
+                assert (await target.run("echo", "hello")).stdout == b"hello\n"
+    assert dict(os.environ) == before
+    assert (await asyncio.gather(*(_used_and_left() for _ in range(3)))) == ["i"] * 3
+
+
+async def _used_and_left() -> str:
+    async with ssmnet.connect("loopback", region="eu-west-1") as target:
+        return target.target[0]
+
+
+async def test_misuse_is_told_in_a_line(far: Loopback) -> None:
+    async with reach(far) as target:
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: target.open_connection("127.0.0.1", "5432"),  # type: ignore[arg-type]
+            lambda: target.open_connection(5432, "127.0.0.1"),  # type: ignore[arg-type]
+            lambda: target.open_connection("a host", 5432),
+            lambda: target.forward(5432, local_port="5432"),  # type: ignore[arg-type]
+            lambda: target.forward("5432"),  # type: ignore[arg-type]
+            lambda: target.forward(70000),
+            lambda: target.proxy("1080"),  # type: ignore[arg-type]
+            lambda: target.proxy(kind="https"),
+            lambda: target.proxy(allow=["10.0.0.0/99"]),
+            lambda: target.run(),
+            lambda: target.run("sleep", 5),  # type: ignore[arg-type]
+            lambda: target.shell(size=(0, 24)),
+            lambda: target.shell("sh", document="Mine"),
+            lambda: ssmnet.connect(5),  # type: ignore[arg-type]
+        )
+        for call in calls:
+            with pytest.raises(ssmnet.UsageError) as raised:
+                await call()
+            assert "\n" not in str(raised.value)
+            assert len(str(raised.value)) < 100
+    assert far.sessions_started == 0
+
+
+async def test_another_event_loop_is_told_so(far: Loopback) -> None:
+    async def stray(target: ssmnet.Target) -> list[str]:
+        said = []
+        for call in (
+            lambda: target.open_connection("127.0.0.1", 1),
+            lambda: target.forward(1),
+            lambda: target.run("true"),
+            lambda: target.shell(),
+        ):
+            with pytest.raises(ssmnet.UsageError) as raised:
+                await call()
+            said.append(str(raised.value))
+        with pytest.raises(ssmnet.UsageError):
+            target.close()
+        return said
+
+    async with reach(far) as target:
+        said = await asyncio.to_thread(lambda: asyncio.run(stray(target)))
+        assert set(said) == {"the target belongs to another event loop"}
+        assert not target.is_closing()
+    assert far.sessions_started == 0
+
+
+async def test_closing_waits_for_what_is_starting(far: Loopback) -> None:
+    far.impair(delay=0.05)
+    for begin in (
+        lambda target: target.run("true"),
+        lambda target: target.shell(),
+        lambda target: target.forward(1),
+        lambda target: target.proxy(),
+        lambda target: target.open_connection("127.0.0.1", 1),
+    ):
+        for turns in (1, 5, 40):
+            target = await reach(far)
+
+            async def start(begin: Any = begin, target: ssmnet.Target = target) -> None:
+                await begin(target)
+
+            starting = asyncio.create_task(start())
+            for _ in range(turns):
+                await asyncio.sleep(0.001)
+            target.close()
+            await target.wait_closed()
+            assert far.sessions == 0
+            async with asyncio.timeout(DEADLINE):
+                (ended,) = await asyncio.gather(starting, return_exceptions=True)
+            assert ended is None or isinstance(ended, ssmnet.Error)
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3, 8, 20, 50, 100])

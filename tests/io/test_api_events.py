@@ -112,6 +112,51 @@ async def test_statistics(far: Loopback) -> None:
         await eventually(lambda: target.statistics().connections == 0)
 
 
+async def test_connections_without_a_port_are_told_and_counted(far: Loopback) -> None:
+    told: list[ssmnet.Event] = []
+    async with serving() as port, reach(far, on_event=told.append) as target:
+        where = f"127.0.0.1:{port}"
+        async with target.forward(port, host="127.0.0.1") as listener:
+            _, local = await asyncio.open_connection("127.0.0.1", listener.port)
+            await eventually(lambda: events.Connected(1, _name(local), where) in told)
+            reader, writer = await target.open_connection("127.0.0.1", port)
+            assert told[-1] == events.Connected(2, "", where)
+            await echoed(reader, writer, b"to and fro")
+            now = target.statistics()
+            assert (now.connections, now.sent, now.received) == (1, 10, 10)
+            await hang_up(writer)
+            await eventually(lambda: events.Disconnected(2, where, 10, 10, "") in told)
+            await hang_up(local)
+        now = target.statistics()
+        assert (now.connections, now.sent, now.received) == (0, 10, 10)
+        reader, writer = await target.open_connection("127.0.0.1", port)
+        far.end_sessions("maintenance")
+        await eventually(lambda: isinstance(told[-1], events.Disconnected))
+        end = told[-1]
+        assert isinstance(end, events.Disconnected)
+        assert (end.connection, end.cause) == (3, "SessionClosed")
+        assert "maintenance" in end.error
+        assert target.statistics().errors["SessionClosed"] == 1
+        with pytest.raises(ssmnet.SessionClosed, match="maintenance"):
+            await reader.read()
+        writer.close()
+
+
+async def test_connections_end_before_the_target_s_events_do(far: Loopback) -> None:
+    async with serving() as port:
+        async with reach(far) as target:
+            stream = target.events()
+            _, writer = await target.open_connection("127.0.0.1", port)
+        writer.close()
+        seen = [event async for event in stream]
+    assert [type(event).__name__ for event in seen] == ["Connected", "Disconnected"]
+
+
+def _name(writer: asyncio.StreamWriter) -> str:
+    host, port = writer.get_extra_info("sockname")
+    return f"{host}:{port}"
+
+
 # Credentials.
 
 

@@ -207,7 +207,7 @@ async def test_cancelled_anywhere_it_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await opening
         await eventually(lambda: far.connections == 1)
-        assert not len(target._bridges)
+        assert not len(target._streams._bridges)
         writer.close()
 
 
