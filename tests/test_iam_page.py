@@ -24,6 +24,8 @@ from tests.e2e.terminals import FORKS, on_terminal
 if sys.platform == "win32":
     pytest.skip("the far end has no shells there", allow_module_level=True)
 
+pytestmark = pytest.mark.long  # together
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/howto/iam.md").read_text("utf-8")
 START, RESUME, TERMINATE = "StartSession", "ResumeSession", "TerminateSession"
@@ -126,8 +128,10 @@ async def refusing() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
 
 
 def test_each_command_of_the_table_is_run() -> None:
@@ -277,7 +281,6 @@ def test_encrypted_sessions() -> None:
     assert list(statement["Condition"]["Null"]) == ["kms:EncryptionContext:aws:ssm:SessionId"]
 
 
-@pytest.mark.long
 async def test_containers_of_ecs(env: dict[str, str]) -> None:
     (policy,) = blocks("Containers of ECS")
     told = statements(policy)
