@@ -29,6 +29,10 @@ coverage *modules:
     {{run}} coverage report --include='ssmnet/protocol/*' --fail-under=100
     {{run}} python tests/protocol/coverage_by_module.py {{modules}}
 
+# Build the site of documents into .tools/site; or show it, and follow changes: just site serve
+site *arguments="build":
+    {{run}} --group docs mkdocs {{arguments}}
+
 # Build the sdist and the wheel into dist/.
 build:
     {{run}} uv build
