@@ -1,32 +1,27 @@
-"""Ask a target whether it can connect to a host and port, without opening a local one."""
+"""Which servers does the target reach? All are asked at once; no local port is opened."""
 
 import asyncio
-import os
-import socket
 
-from ssmnet.aws import Client
-from ssmnet.errors import DestinationRefused
-from ssmnet.loopback import Loopback
-from ssmnet.target import open_port_session
+import ssmnet
+
+PLACES = [("cache.internal", 6379), ("cache.internal", 9)]
 
 
-async def is_up(target: str, host: str, port: int) -> bool:
-    session = await open_port_session(Client(), target, host=host, port=port)
+async def look(target: ssmnet.Target, host: str, port: int) -> str:
     try:
-        return await session.probe()
-    except DestinationRefused:
-        return False
-    finally:
-        await session.close()
+        async with asyncio.timeout(30):
+            _, writer = await target.open_connection(host, port)
+    except (ssmnet.DestinationRefused, ssmnet.DestinationNotFound) as error:
+        return type(error).__name__
+    writer.close()
+    return "up"
 
 
 async def main() -> None:
-    async with Loopback() as far_end:  # with AWS, leave this out and name your own target
-        os.environ.update(far_end.environment)
-        with socket.create_server(("127.0.0.1", 0)) as service:
-            port = service.getsockname()[1]
-            print("while it listens:", await is_up(far_end.target, "localhost", port))
-        print("afterwards:", await is_up(far_end.target, "localhost", port))
+    async with ssmnet.connect("i-0123456789abcdef0") as target, asyncio.TaskGroup() as group:
+        tasks = {place: group.create_task(look(target, *place)) for place in PLACES}
+    for (host, port), task in tasks.items():
+        print(f"{host}:{port} {task.result()}")
 
 
 asyncio.run(main())
