@@ -5,17 +5,19 @@
     with ssmnet.blocking.forward("i-0123456789abcdef0", 5432, host="db.internal") as port:
         ...  # 127.0.0.1:port leads there
 
-Arguments and errors are those of the library without it. All may be used from any thread, also
+Arguments and errors are those of the library without it. What a script leaves open is ended with
+its process. All may be used from any thread, also
 where an event loop runs, which it blocks meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
+import atexit
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from subprocess import CompletedProcess
@@ -35,20 +37,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C", bound=Closable)
 
+# How long the end of the process may wait for that of its sessions, in seconds; and then as long
+# for the loop's.
+EXIT_TIMEOUT = 5.0
+
 
 class LoopThread:
-    """An event loop in a thread of its own, for as long as ``with`` lasts."""
+    """An event loop in a thread of its own, for as long as ``with`` lasts.
+
+    What is still open at the end of the process is ended then, within a few seconds.
+    """
 
     def __init__(self) -> None:
         self._running: Future[asyncio.AbstractEventLoop] = Future()
         self._stop = asyncio.Event()
         # Whoever ends the process without leaving ``with`` is not to be kept.
         self._thread = threading.Thread(target=self._work, name="ssmnet", daemon=True)
+        self._entered: dict[Starting[Any], None] = {}
+        self._pid = os.getpid()
         self._over = False
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._running.result()
+        atexit.register(self._leave)
         return self
 
     def __exit__(
@@ -57,15 +69,17 @@ class LoopThread:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._over = True
-        if sys.is_finalizing():
-            return
-        self._running.result().call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        if not self._is_over:
+            self._end(None)
+            atexit.unregister(self._leave)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._over or os.getpid() != self._pid  # a fork has no such thread
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` gives in the loop. It is cancelled when this thread is interrupted."""
-        if self._over:
+        if self._is_over:
             work.close()
             raise SessionClosed("closed")
         future = asyncio.run_coroutine_threadsafe(work, self._running.result())
@@ -79,14 +93,34 @@ class LoopThread:
     def entered(self, starting: Starting[C]) -> Iterator[C]:
         """As ``async with`` in the loop."""
         made = self.call(starting.__aenter__())
+        self._entered[starting] = None
         try:
             yield made
         except BaseException as error:
-            if not sys.is_finalizing():  # no thread but this one goes on then
-                self.call(starting.__aexit__(type(error), error, error.__traceback__))
+            self._exit(starting, type(error), error, error.__traceback__)
             raise
         else:
-            self.call(starting.__aexit__(None, None, None))
+            self._exit(starting, None, None, None)
+
+    def _exit(self, starting: Starting[Any], *exc_info: Any) -> None:
+        """Leave it, unless all was left at the end of the process."""
+        if not self._is_over:
+            self._entered.pop(starting)
+            self.call(starting.__aexit__(*exc_info))
+
+    def _end(self, patience: float | None) -> None:
+        self._over = True
+        self._running.result().call_soon_threadsafe(self._stop.set)
+        self._thread.join(patience)
+
+    def _leave(self) -> None:
+        """The process ends: so do sessions, which would else go on until AWS's idle timeout."""
+        if self._is_over:
+            return
+        exits = [one.__aexit__(SystemExit, None, None) for one in reversed(self._entered)]
+        work = asyncio.run_coroutine_threadsafe(_gather(exits), self._running.result())
+        wait((work,), EXIT_TIMEOUT)
+        self._end(EXIT_TIMEOUT)
 
     def _work(self) -> None:
         asyncio.run(self._run())
@@ -94,6 +128,10 @@ class LoopThread:
     async def _run(self) -> None:
         self._running.set_result(asyncio.get_running_loop())
         await self._stop.wait()
+
+
+async def _gather(exits: Sequence[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*exits, return_exceptions=True)
 
 
 def _listening(

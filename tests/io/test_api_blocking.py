@@ -131,6 +131,39 @@ def test_in_several_threads(far: Loopback, port: int) -> None:
     assert said == [b"hello"] * 4
 
 
+@pytest.mark.parametrize("end", ["pass", "sys.exit()", "raise KeyError"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_script_leaves_no_session(far: Loopback, port: int, end: str, within: bool) -> None:
+    enter = "with entered as local: " if within else "local = entered.__enter__(); "
+    script = f"""
+import socket, sys, ssmnet
+target, port, endpoint, key, secret = sys.argv[1:]
+entered = ssmnet.blocking.forward(
+    target, int(port), region="us-east-1", credentials=ssmnet.Credentials(key, secret),
+    endpoint_url=endpoint, messages_endpoint_url=endpoint)
+def use(local):
+    global client
+    client = socket.create_connection(("127.0.0.1", local))
+    client.sendall(b"hello")
+    print(client.recv(5).decode(), flush=True)
+{enter}use(local); {end}
+"""
+    arguments = (str(port), far.endpoint_url, far.access_key_id, far.secret_access_key)
+    done = subprocess.run(
+        (sys.executable, "-c", script, far.target, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "hello\n"
+    assert done.returncode == ("raise" in end)
+    assert ("KeyError" in done.stderr) == ("raise" in end)
+    assert done.stderr == "" or "raise" in end
+    assert far.sessions == 0
+    assert far.sessions_terminated == 1
+
+
 def test_a_script_that_ends_without_leaving_is_not_kept(far: Loopback) -> None:
     script = """
 import sys, ssmnet
@@ -150,3 +183,40 @@ print("entered")
         check=True,
     )
     assert (done.stdout, done.stderr) == ("entered\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_fork_leaves_what_is_its_parent_s(far: Loopback, port: int) -> None:
+    script = """
+import os, socket, sys, ssmnet
+target, port, endpoint, key, secret = sys.argv[1:]
+def ask(local):
+    with socket.create_connection(("127.0.0.1", local)) as client:
+        client.sendall(b"hello")
+        return client.recv(5).decode()
+with ssmnet.blocking.forward(
+    target, int(port), region="us-east-1", credentials=ssmnet.Credentials(key, secret),
+    endpoint_url=endpoint, messages_endpoint_url=endpoint) as local:
+    ask(local)
+    if not (child := os.fork()):
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    print(ask(local))
+"""
+    arguments = (str(port), far.endpoint_url, far.access_key_id, far.secret_access_key)
+    done = subprocess.run(
+        (sys.executable, "-W", "ignore", "-c", script, far.target, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    assert far.sessions == 0
+
+
+def test_a_far_end_in_this_process(port: int) -> None:
+    with ssmnet.blocking.forward("loopback", port) as local:
+        assert echoed(local) == b"hello"
+    with ssmnet.blocking.connect("loopback") as target, target.forward(port) as local:
+        assert echoed(local) == b"hello"
