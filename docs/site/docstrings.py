@@ -12,6 +12,7 @@ from typing import Any
 import griffe
 
 import ssmnet
+from ssmnet import errors
 
 # ``ssmnet.connect`` or ``Target.forward``; and the names of classes as they stand in the prose.
 # Blocks of code are passed over.
@@ -122,19 +123,20 @@ def _link(text: str, own: str) -> str:
 
     def link(found: re.Match[str]) -> str:
         name = found["quoted"] or found["ours"] or found["plain"]
-        if not name or _path_of(name) in (None, own):
-            return found[0]
-        return f"[`{name}`][ssmnet.{name}]"
+        place, path = _place(name or "")
+        return found[0] if path in ("", own) else f"[`{name}`][{place}.{name}]"
 
     return _NAME.sub(link, text)
 
 
-def _path_of(name: str) -> str | None:
-    """Where a public name is defined; None for other names."""
-    value: Any = ssmnet
-    for part in name.split("."):
-        if value is ssmnet and part not in ssmnet.__all__:
-            return None
-        value = getattr(value, part, None)
-    module = getattr(value, "__module__", "")
-    return f"{module}.{getattr(value, '__qualname__', name)}" if value is not None else None
+def _place(name: str) -> tuple[str, str]:
+    """The module that has a public name, and where that is defined; nothing for other names."""
+    first, *others = name.split(".")
+    for module, names in ((ssmnet, ssmnet.__all__), (errors, vars(errors))):
+        if first in names:
+            value: Any = module
+            for part in (first, *others):
+                value = getattr(value, part, None)
+            defined = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', name)}"
+            return module.__name__, "" if value is None else defined
+    return "", ""
