@@ -24,7 +24,11 @@ class TunnelConnection(redis.Connection):
 async def main() -> None:
     async with ssmnet.connect("i-0123456789abcdef0") as target:
         pool = redis.ConnectionPool(
-            connection_class=TunnelConnection, target=target, host="cache.internal", port=6379
+            connection_class=TunnelConnection,
+            target=target,
+            host="cache.internal",
+            port=6379,
+            retry_on_error=[ssmnet.Error],  # as it does for errors of sockets
         )
         async with redis.Redis.from_pool(pool) as cache:
             await cache.set("greeting", "hello")
