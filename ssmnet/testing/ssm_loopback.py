@@ -202,7 +202,7 @@ class SsmLoopback:
         """The sessions that have not been terminated."""
         return [session for session in self.sessions if session.state != "terminated"]
 
-    def assert_no_sessions_left(self, timeout: float = 2.0) -> None:
+    def assert_no_sessions_left(self, timeout: float = 5.0) -> None:
         """Raise AssertionError if sessions are still open after ``timeout`` seconds.
 
         It blocks meanwhile; an async test calls it by ``asyncio.to_thread`` if what ends the
