@@ -131,7 +131,9 @@ def unknown_options(text: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     for line in "".join(blocks).replace("\\\n", "").splitlines():
         if command := OURS.search(line):
-            unknown += [o for o in OPTION.findall(line) if o not in options(command[1])]
+            # What comes after is another program's.
+            ours = re.split(r" \| | -- ", line[command.start() :])[0]
+            unknown += [o for o in OPTION.findall(ours) if o not in options(command[1])]
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     every = frozenset({"--version"}).union(*map(options, COMMANDS))
     for code in re.findall(r"`([^`]+)`", prose):
@@ -285,6 +287,7 @@ def test_a_right_one_passes(text: str) -> None:
         ("`ssmnet forward --no-such`", ["--no-such"]),
         ("```sh\nssmnet loopback --keep-alive 1 \\\n  --pace\n```\n", ["--keep-alive"]),
         ("```\npython3 run.py ssmnet forward --remote 1 --remot 1\n```\n", ["--remot"]),
+        ("```\nssmnet run db -- psql --no | jq --not\nssmnet up --no | jq -c\n```\n", ["--no"]),
         ("```\naws ssm start-session --document-name x\n```\n", []),
     ],
 )

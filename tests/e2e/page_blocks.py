@@ -10,9 +10,10 @@ Directives are HTML comments in the lines right above a block, which no reader s
 ``<!-- background until TEXT -->``
     The same for what does not listen: it has printed TEXT then.
 ``<!-- stop -->``
-    What runs in the background is ended by Ctrl-C before this block.
+    What runs in the background is ended by Ctrl-C before this block; or by ``<!-- stop latest -->``
+    only what was started last.
 ``<!-- fails 2 -->``
-    Its exit status is 2, and not 0.
+    Its exit status is 2, and not 0; in the background that after Ctrl-C, and not 0 or 130.
 ``<!-- file NAME -->``
     It is not run but written to this file, below the working directory or as ``~/...``.
 ``<!-- prints -->``
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 _DIRECTIVES = {
     "background": r"(?:until (?P<until>.+))?",
-    "stop": r"",
+    "stop": r"(?P<stop>latest)?",
     "fails": r"(?P<fails>\d+)",
     "file": r"(?P<file>\S+)",
     "prints": r"",

@@ -29,6 +29,7 @@ HOSTS = {
     "git.internal": "127.0.0.5",
     "bastion.internal": "127.0.0.6",
 }
+KNOWN = HOSTS | {"localhost": INSTANCE}
 # Where Debian's curl, git and OpenSSL look.
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 START_TIMEOUT = 30  # s; a busy machine needs some
@@ -174,7 +175,12 @@ async def _sshd(folder: Path, env: Mapping[str, str]) -> AsyncIterator[None]:
         "PidFile none\nUsePAM no\nMaxStartups 100\nSubsystem sftp internal-sftp\n"
         f"SetEnv PATH={env['PATH']}\n"
     )
-    command = (SSHD, "-D", "-e", "-f", config)
+    # The instance knows the names, and this machine doesn't.
+    hosts = folder / "hosts"
+    hosts.write_text("".join(f"{address} {name}\n" for name, address in KNOWN.items()))
+    script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    command = ("unshare", "--mount", "sh", "-c", script, "sh", hosts)
+    command += (SSHD, "-D", "-e", "-f", config)
     async with _server(*command, listens=(INSTANCE, 22), log=folder / "log", env=env):
         yield
 

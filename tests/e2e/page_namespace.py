@@ -1,46 +1,37 @@
 """Namespaces for a page of the documents: a network, a process table and users of its own."""
 
-import fcntl
 import os
 import pwd
-import socket
-import struct
-import subprocess
 import sys
 from pathlib import Path
 
 from .aws_cli import FOLDERS
+from .network import execute
 from .page_hosts import CERTIFICATES
 
+# Of this machine, as others on its network call it; one for documentation.
+ADDRESS = "192.0.2.7"
 # In the environment of all that a page starts, at whatever remove, and of nothing else.
 MARK = "PAGE_OF_THE_DOCUMENTS"
-_IFF_UP, _SIOCSIFFLAGS = 0x1, 0x8914  # of Linux
 _LISTENS, _ACCEPTS = "0A", "00010000"  # as /proc/net/tcp and /proc/net/unix have it
-
-
-class NamespacesRefused(Exception):
-    """The system does not let us have any; the text is what it said."""
 
 
 def new_namespaces() -> tuple[str, ...]:
     """The command that runs another in new namespaces, which end with it and all that is there.
 
-    Raises NamespacesRefused where they are not allowed.
+    Raises NotAllowed where they are not allowed.
     """
     user = () if os.geteuid() == 0 else ("--user", "--map-current-user", "--keep-caps")
     new = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     command = ("unshare", *user, *new)
-    done = subprocess.run((*command, "true"), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NamespacesRefused(f"NO NAMESPACES: {done.stderr.strip()}")
+    execute(*command, "true")
     return command
 
 
 def make_namespace(folder: Path) -> None:
     """Have a loopback interface, and users whose homes are in ``folder``."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
-        flags = struct.pack("16sh22x", b"lo", _IFF_UP)
-        fcntl.ioctl(anything, _SIOCSIFFLAGS, flags)
+    execute("ip", "link", "set", "lo", "up")
+    execute("ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo")
     (folder / "instance").mkdir()
     uid, gid = os.geteuid(), os.getegid()
     users = [f"ec2-user:x:{uid}:{gid}::{folder}/instance:/bin/bash"]
@@ -52,7 +43,7 @@ def make_namespace(folder: Path) -> None:
             users.append(":".join(map(str, user)))
     passwd = folder / "passwd"
     passwd.write_text("\n".join(users) + "\n")
-    subprocess.run(("mount", "--bind", passwd, "/etc/passwd"), check=True)
+    execute("mount", "--bind", str(passwd), "/etc/passwd")
 
 
 def environment(folder: Path) -> dict[str, str]:

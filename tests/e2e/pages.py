@@ -30,11 +30,11 @@ from typing import NoReturn
 import pytest
 
 from .aws_cli import find_aws_cli
+from .network import NotAllowed
 from .page_blocks import Block, PageError, matches, read_blocks
 from .page_hosts import HOSTS, hosts_running
 from .page_namespace import (
     MARK,
-    NamespacesRefused,
     commands_of_the_page,
     environment,
     listening,
@@ -80,6 +80,13 @@ class Running:
         """To all of them, as a terminal does."""
         os.killpg(self.process.pid, number)
 
+    @property
+    def due(self) -> tuple[int, ...]:
+        """The exit statuses that are right."""
+        if self.block.has("fails"):
+            return (int(self.block.directives["fails"]),)
+        return (0, 128 + signal.SIGINT) if self.block.has("background") else (0,)
+
     async def wait(self) -> int:
         """Its exit status, as a shell tells it."""
         try:
@@ -95,7 +102,7 @@ class Running:
         if self.process.returncode is None:
             self.send_signal(signal.SIGINT)
         status = await self.wait()
-        if status not in (0, 128 + signal.SIGINT):
+        if status not in self.due:
             raise self.wrong(f"in the background, it ended with exit status {status}")
 
 
@@ -115,7 +122,7 @@ class Page:
     async def run(self, block: Block) -> None:
         """Do with it what it says. Raises PageError."""
         if block.has("stop"):
-            await self.stop()
+            await self.stop(latest=block.directives["stop"] == "latest")
         if block.has("file"):
             self._write(block)
         elif block.has("prints"):
@@ -127,10 +134,12 @@ class Page:
         elif not block.has("checked by"):
             await self._run_to_its_end(block)
 
-    async def stop(self) -> None:
-        """End what runs in the background, the latest first."""
+    async def stop(self, *, latest: bool = False) -> None:
+        """End what runs in the background, the latest first, or only that."""
         while self._background:
             await self._background.pop().end()
+            if latest:
+                return
 
     def _write(self, block: Block) -> None:
         name = block.directives["file"]
@@ -194,10 +203,9 @@ class Page:
 
     async def _run_to_its_end(self, block: Block) -> None:
         self._last = await self._start(block)
-        expected = int(block.directives.get("fails", "0"))
         status = await self._last.wait()
-        if status != expected:
-            raise self._last.wrong(f"its exit status is {status}, not {expected}")
+        if status not in self._last.due:
+            raise self._last.wrong(f"its exit status is {status}, not {self._last.due[0]}")
 
     async def _run_in_background(self, block: Block) -> None:
         before = listening()
@@ -268,7 +276,7 @@ async def run_page(path: Path, folder: Path) -> None:
 
 
 def enter_namespaces(page: str) -> NoReturn:
-    """Run this program again, in namespaces of its own. Raises NamespacesRefused."""
+    """Run this program again, in namespaces of its own. Raises NotAllowed."""
     command = (*new_namespaces(), sys.executable, "-m", __spec__.name, INSIDE, page)
     if re.search(r"^ *aws ", Path(page).read_text("utf-8"), re.MULTILINE):
         find_aws_cli(1)  # there is no network inside to install it by
@@ -298,7 +306,7 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         status = main(sys.argv[1:])
-    except (NamespacesRefused, pytest.skip.Exception) as reason:
-        print(f"SKIPPED: {reason}")
+    except (NotAllowed, pytest.skip.Exception) as reason:
+        print(f"NOT RUN: {reason}")
         status = SKIPPED
     sys.exit(status)

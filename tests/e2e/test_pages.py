@@ -1,11 +1,15 @@
 """Every block of the tutorial, the how-tos and README is run, and does what the page says."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
+
+from ssmnet.service_files import systemd_unit
 
 from .page_blocks import ROOT, PageError, matches, read_blocks
 
@@ -13,6 +17,7 @@ if sys.platform != "linux":
     pytest.skip("namespaces are Linux's", allow_module_level=True)
 
 from .pages import SKIPPED
+from .processes import SSMNET
 
 PAGES = [
     ROOT / "README.md",
@@ -53,6 +58,58 @@ def test_every_block_is_accounted_for() -> None:
             read_blocks(page.read_text("utf-8"))
         except PageError as error:
             pytest.fail(f"{page.relative_to(ROOT)}:{error.line}: {error}")
+
+
+# What pages have for other programs, which are not here.
+
+
+def test_prometheus_asks_where_it_is_answered() -> None:
+    page = ROOT / "docs" / "howto" / "monitoring.md"
+    blocks = read_blocks(page.read_text("utf-8"))
+    (scrape,) = [block.text for block in blocks if block.language == "yaml"]
+    (job,) = yaml.safe_load(scrape)["scrape_configs"]
+    ((asked,),) = [each["targets"] for each in job["static_configs"]]
+    (served,) = [
+        re.findall(r"--metrics 127.0.0.1:(\d+)", b.text) for b in blocks if "--metrics" in b.text
+    ]
+    assert asked == f"localhost:{served[0]}"
+
+
+def test_the_service_of_the_page(tmp_path: Path) -> None:
+    """The user's unit is what is printed, its command is in the help, and systemd takes both."""
+    blocks = read_blocks((ROOT / "docs" / "howto" / "service.md").read_text("utf-8"))
+    user, system = [block.text for block in blocks if block.language == "ini"]
+    command = re.findall(r"^ExecStart=(.+)$", user, re.MULTILINE)[0].split()
+    assert user == systemd_unit(command)
+    (said,) = [block.text for block in blocks if "enable --now" in block.text]
+    assert said.splitlines()[-1] in help_of("service", "print")
+    unit = tmp_path / "ssmnet.service"
+    for text in (user, system):
+        program = re.findall(r"^ExecStart=(\S+)", text, re.MULTILINE)[0]
+        unit.write_text(text.replace(program, str(SSMNET)))
+        verify_unit(unit)
+    unit.write_text(system.replace("DynamicUser=yes", "DynamicUser=perhaps"))
+    with pytest.raises(AssertionError):
+        verify_unit(unit)
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run((SSMNET, *command, "--help"), capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def verify_unit(unit: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("NO SYSTEMD-ANALYZE: it comes with systemd")
+    done = subprocess.run(
+        (program, "verify", "--man=no", unit),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert [line for line in done.stderr.splitlines() if "ssmnet" in line] == []
 
 
 # The runner can fail.
