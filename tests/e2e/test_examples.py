@@ -15,7 +15,7 @@ from ssmnet.loopback import Loopback
 from tests.io.sessions import eventually
 
 from . import servers
-from .processes import TIMEOUT, Done, run, started
+from .processes import TIMEOUT, Done, far_end_running, run, started
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MAX_LINES = 39
@@ -184,6 +184,19 @@ async def test_with_a_site(name: str, env: dict[str, str]) -> None:
 @pytest.mark.usefixtures("bastion")
 async def test_with_a_bastion(name: str, env: dict[str, str]) -> None:
     check(await run(*PYTHON, path(name), env=env), BY_BASTION[name])
+
+
+@pytest.mark.usefixtures("cache")
+async def test_as_people_are_told_to(aws_env: dict[str, str], home: Path, address: str) -> None:
+    """With ``ssmnet loopback`` and its exports; the servers are at another address than theirs."""
+    readme = (EXAMPLES / "README.md").read_text("utf-8")
+    names = re.findall(r"--name ([a-z.]+)=127\.0\.0\.1\b", readme)
+    assert sorted(names) == sorted(servers.NAMES)
+    options = [text for name in names for text in ("--name", f"{name}={address}")]
+    async with far_end_running(aws_env, *options) as far_end:
+        env = aws_env | far_end.exports | {"HOME": str(home)}
+        done = await run(*PYTHON, path("redis_connection"), env=env)
+    check(done, BY_CACHE["redis_connection"])
 
 
 async def test_with_the_instance_alone(env: dict[str, str]) -> None:
