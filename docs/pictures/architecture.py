@@ -25,6 +25,7 @@ def draw() -> dict[str, str]:
         "From a program through the layers of ssmnet (Listener, Forwarder, StreamTransport, "
         "Multiplexer, DataChannel, WebSocket) to AWS's message gateway, from there to the agent "
         "on the target, and up through the same layers there to the destination.",
+        size=15,
     )
     zones(picture)
     near_side(picture)
@@ -46,7 +47,7 @@ def zones(picture: Picture) -> None:
     picture.rect(20, TOP - 20, 456, bottom - TOP + 20, "tint-blue", radius=10)
     picture.text(36, TOP + 10, "ssmnet", "fill-blue strong")
     picture.text(36, TOP + 28, "one process,", "muted small")
-    picture.text(36, TOP + 44, "one event loop", "muted small")
+    picture.text(36, TOP + 46, "one event loop", "muted small")
     top = row(TRANSPORT) - 32
     picture.rect(696, top, 260, bottom - top, "tint-green", radius=10)
     picture.text(712, top + 20, "the agent", "fill-green strong")
@@ -66,13 +67,13 @@ def layer(
 def near_side(picture: Picture) -> None:
     """From a program to the WebSocket."""
     layer(picture, LEFT, 28, NARROW, "a program", "psql, ssh, a browser", "grey")
-    layer(picture, LEFT + NARROW + 8, 28, WIDTH - NARROW - 8, "asyncio code", "no port", "grey")
+    layer(picture, LEFT + NARROW + 8, 28, WIDTH - NARROW - 8, "asyncio", "no port", "grey")
     rows = (
         (LISTENER, NARROW, "Listener", "127.0.0.1:5432"),
         (FORWARDER, NARROW, "Forwarder", "joins two peers"),
         (TRANSPORT, WIDTH, "StreamTransport", "one stream, as asyncio knows it"),
         (MULTIPLEXER, WIDTH, "Multiplexer", "streams take turns, in smux frames"),
-        (CHANNEL, WIDTH, "DataChannel", "numbers, order, window, sending again"),
+        (CHANNEL, WIDTH, "DataChannel", "numbers, order, window, repeats"),
         (WEBSOCKET, WIDTH, "WebSocket", "a burst of messages is one write"),
     )
     for number, width, name, what in rows:
@@ -97,7 +98,7 @@ def life(picture: Picture) -> None:
     """What keeps the way open, beside it."""
     x, width = 36, 118
     layer(picture, x, row(FORWARDER), width, "SessionPool", "starts another", "purple")
-    layer(picture, x, row(CHANNEL), width, "Session", "opens, resumes", "purple")
+    layer(picture, x, row(CHANNEL), width, "Session", "resumes", "purple")
     picture.path(
         f"M {x + width / 2} {row(FORWARDER) + HEIGHT} V {row(CHANNEL) - 1}",
         "purple",

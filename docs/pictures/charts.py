@@ -144,22 +144,21 @@ def throughput() -> str:
 
 def latency() -> str:
     """What a byte waits for beside transfers."""
-    table = [(f"{row['through']}", row) for row in rows("latency")]
-    table += [
-        (f"agent's pace, {row['sessions'][-1]} sessions", row) for row in rows("pool_latency")
-    ]
-    names = {"4 downloads, connected before": "4 downloads, before"}
-    names["4 downloads, connected after"] = "4 downloads, after"
+    groups = {
+        "ssmnet forward": "forward, fast far end",
+        "up to 1": "agent's pace, 1 session",
+        "up to 8": "agent's pace, 8 sessions",
+    }
+    table = [(row["through"], row) for row in rows("latency")]
+    table += [(row["sessions"], row) for row in rows("pool_latency")]
     shown = [
         Bar(
-            {"ssmnet forward": "forward, fast far end", "two TCP relays": "two TCP relays"}.get(
-                group, group
-            ),
-            names.get(row["beside"], row["beside"]),
+            groups.get(through, through),
+            row["beside"].replace(" connected", ""),
             float(row["p50_ms"]),
-            "grey" if "relays" in group else "blue",
+            "blue" if through in groups else "grey",
         )
-        for group, row in table
+        for through, row in table
     ]
     return bars(
         "One byte there and back, beside transfers (median)",

@@ -13,7 +13,7 @@ from ssmnet.protocol.congestion import INITIAL_WINDOW
 from ssmnet.protocol.window import MAX_BYTES
 from ssmnet.transport import HIGH_WATER
 
-LEFT, WIDTH, GAP, HEIGHT = 24, 136, 62, 62
+LEFT, WIDTH, GAP, HEIGHT = 22, 148, 48, 64
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -31,7 +31,7 @@ UP = (
     Stage("local socket", "the system's buffer", ("TCP's own", "window")),
     Stage("the stream", f"{HIGH_WATER // KIB} KiB", ("pause", "reading")),
     Stage("the window", f"{INITIAL_WINDOW // KIB} KiB to {MAX_BYTES // MIB} MiB", ("no turn", "")),
-    Stage("the agent", "writes, then confirms", ("no acknow-", "ledgement"), ours=False),
+    Stage("the agent", "writes, confirms", ("not", "confirmed"), ours=False),
 )
 DOWN = (
     Stage("a program", "reads", ours=False),
@@ -51,12 +51,13 @@ def draw() -> dict[str, str]:
         "Up: the agent's acknowledgements open the window, the window gives streams their turn, a "
         "stream that is full stops the reading of its local socket. Down: a program that does not "
         "read fills its socket, then the session's share, and then the WebSocket is not read.",
+        size=15,
     )
     picture.text(LEFT, 36, "An upload: each stream waits by itself", "ink strong")
     lane(picture, UP, 54, up=True)
     picture.text(LEFT, 204, "A download: the streams of a session wait together", "ink strong")
     lane(picture, DOWN, 222, up=False)
-    y = 364
+    y = 366
     picture.path(f"M {LEFT} {y - 4} h 34", "blue", end=True)
     picture.text(LEFT + 44, y, "bytes", "muted small")
     picture.path(f"M {LEFT + 110} {y - 4} h 34", "orange", end=True, dashed=True)

@@ -42,8 +42,8 @@ DARK = {
 }
 
 
-def style() -> str:
-    """The colours of both themes."""
+def style(size: float) -> str:
+    """The colours of both themes, and letters of ``size`` pixels."""
     rules = []
     for dark, plain in enumerate((LIGHT, DARK)):
         lines = [f".{name} {{ {PLAIN[name].format(*values)} }}" for name, values in plain.items()]
@@ -56,8 +56,8 @@ def style() -> str:
             ]
         rules.append("\n".join(lines))
     return (
-        f"text {{ font-family: {SANS}; font-size: 13px }}\n.mono {{ font-family: {MONO} }}\n"
-        f".strong {{ font-weight: 600 }}\n.small {{ font-size: 12px }}\n{rules[0]}\n"
+        f"text {{ font-family: {SANS}; font-size: {size:g}px }}\n.mono {{ font-family: {MONO} }}\n"
+        f".strong {{ font-weight: 600 }}\n.small {{ font-size: {size - 1:g}px }}\n{rules[0]}\n"
         f"@media (prefers-color-scheme: dark) {{\n{rules[1]}\n}}"
     )
 
@@ -65,10 +65,13 @@ def style() -> str:
 class Picture:
     """A picture of ``width`` by ``height``. Its title is what a screen reader says."""
 
-    def __init__(self, width: int, height: int, title: str, description: str) -> None:
+    def __init__(
+        self, width: int, height: int, title: str, description: str, *, size: float = 13
+    ) -> None:
         self._size = width, height
         self._title = title
         self._description = description
+        self._style = style(size)
         self._parts: list[str] = []
         self.rect(0.5, 0.5, width - 1, height - 1, "card", radius=10)
 
@@ -147,7 +150,7 @@ class Picture:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
             f' width="{width}" height="{height}" role="img" aria-label={quoteattr(self._title)}>\n'
             f"<title>{escape(self._title)}</title>\n<desc>{escape(self._description)}</desc>\n"
-            f"<style>\n{style()}\n</style>\n<defs>\n{heads}</defs>\n{parts}\n</svg>\n"
+            f"<style>\n{self._style}\n</style>\n<defs>\n{heads}</defs>\n{parts}\n</svg>\n"
         )
 
 
