@@ -1,4 +1,4 @@
-"""Use a session that was started elsewhere: neither boto nor AWS credentials are needed here.
+"""Use a session that was started elsewhere: no call to AWS and no credentials are needed here.
 
 What StartSession answered there comes on stdin, as JSON. The session is one to a Redis server.
 """
