@@ -13,12 +13,14 @@ are for clients with the credentials only.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Container, Mapping
 from ipaddress import ip_address
 from typing import Literal, Self
 
+from ..runner import finish
 from . import ecs
 from .agent import FIRST_OUTPUT_DELAY, Agent
 from .documents import SessionRequest, session_request
@@ -136,8 +138,18 @@ class Loopback:
         )
 
     async def __aenter__(self) -> Self:
-        await self._gateway.start(self._host, self._port, self._tls)
+        # A server that is just being made would be lost with a task that is cancelled meanwhile.
+        starting = asyncio.ensure_future(self._gateway.start(self._host, self._port, self._tls))
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            await finish(self._undo(starting))
+            raise
         return self
+
+    async def _undo(self, starting: asyncio.Future[None]) -> None:
+        await asyncio.wait((starting,))
+        await self._gateway.close()
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._gateway.close()
