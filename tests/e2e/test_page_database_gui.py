@@ -42,7 +42,6 @@ async def env(aws_env: dict[str, str], tmp_path: Path) -> AsyncIterator[dict[str
     trusted.write_bytes(authority.file.read_bytes())
     with postgres_running(address, authority):
         for ask in (
-            "CREATE DATABASE app OWNER app",
             f"ALTER ROLE app PASSWORD '{PASSWORD}'",
             # From now on, by TCP with a password only.
             "COPY (VALUES ('hostssl all app all scram-sha-256'), ('host all postgres all trust'))"
