@@ -44,10 +44,8 @@ P = TypeVar("P", bound=asyncio.Protocol)
 class Target:
     """An instance or task through which connections go. Made by ``ssmnet.connect``.
 
-    ``request`` holds what all its sessions have in common. Up to ``max_sessions`` destinations of
-    ``open_connection`` and ``create_connection`` have a session at a time, each for ``idle_time``
-    seconds after its last connection. ``on_event`` is called with each event, in the event loop,
-    and ``on_closed`` when all else has ended.
+    Up to ``max_sessions`` destinations of ``open_connection`` and ``create_connection`` have a
+    session at a time, each for ``idle_time`` seconds after its last connection.
 
     Its methods are for the event loop that it was made in, and raise UsageError in others.
     """
@@ -62,6 +60,10 @@ class Target:
         on_event: Callable[[Event], object] | None = None,
         on_closed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """``request`` holds what all its sessions have in common. For the others see ``connect``.
+
+        ``on_closed`` is called when all else has ended.
+        """
         self._client = client
         self._request = request
         self._loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ _log = logging.getLogger("mkdocs.hooks.site")  # a warning ends a strict build
 # A link to a file: [text](../file.md#heading) or [name]: ../file.md#heading
 _LINK = re.compile(r"(\]\(|^\[[^\]]+\]: )(\.\./[^)\s#]+)(?:#([^)\s]+))?", re.MULTILINE)
 # What a block is to the tests is nothing to readers.
-_ABOVE_BLOCK = re.compile(r"^ *<!--(?:(?!-->).)*-->\n(?= *```)", re.MULTILINE | re.DOTALL)
+_ABOVE_BLOCK = re.compile(r"(?:^ *<!--(?:(?!-->).)*-->\n)+(?= *```)", re.MULTILINE | re.DOTALL)
 
 # A test, where it is no link yet.
 _TEST = re.compile(r"<a [^>]*>.*?</a>|<code>(tests/[\w/]+\.py)(?:::\w+)?</code>", re.DOTALL)
