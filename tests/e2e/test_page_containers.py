@@ -4,9 +4,10 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,6 +25,13 @@ if sys.platform == "win32":
 BLOCKS = read_blocks((ROOT / "docs/howto/containers.md").read_text("utf-8"))
 MANAGE = '#!/bin/sh\necho "$1 at $SSMNET_HOST:$SSMNET_PORT"\n'
 LONGEST_END = DRAIN_TIMEOUT + TERMINATE_TIMEOUT + TERMINATE_CALL_TIMEOUT
+
+
+@pytest.fixture
+def env(aws_env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """With a folder for sockets where no other test's ``ssmnet up`` is found; its path is short."""
+    with TemporaryDirectory(prefix="ssmnet-run-") as folder:
+        yield aws_env | {"XDG_RUNTIME_DIR": folder}
 
 
 def text_of(name: str) -> str:
@@ -47,7 +55,7 @@ async def tunnel(
     """The container ``tunnel``, as a process. SIGTERM has to end it in good order."""
     async with Loopback(names={"db.internal": "127.0.0.1"}) as far:
         config = write_config(folder, far.endpoint_url.rpartition(":")[2])
-        env = env | far.environment | {"SSMNET_CONFIG": str(config), "TMPDIR": str(folder)}
+        env = env | far.environment | {"SSMNET_CONFIG": str(config)}
         async with started(*command, "--output", "json", env=env) as program:
             yield program, env
             assert (await program.end(signal.SIGTERM)).status == 0
@@ -69,7 +77,7 @@ async def check_health(tunneled: Sequence[str], probe: Sequence[str], *args: Any
         assert await is_healthy(probe, inside)
 
 
-async def test_compose(aws_env: dict[str, str], tmp_path: Path) -> None:
+async def test_compose(env: dict[str, str], tmp_path: Path) -> None:
     services = yaml.safe_load(text_of("test_compose"))["services"]
     it, app = services["tunnel"], services["app"]
     assert it["environment"]["SSMNET_CONFIG"] == it["volumes"][0].split(":")[1]
@@ -77,12 +85,12 @@ async def test_compose(aws_env: dict[str, str], tmp_path: Path) -> None:
     assert kind == "CMD-SHELL"
     assert int(it["stop_grace_period"].removesuffix("s")) > LONGEST_END
     command = [it["entrypoint"], *shlex.split(it["command"])]
-    await check_health(command, ("sh", "-c", probe), aws_env, tmp_path)
+    await check_health(command, ("sh", "-c", probe), env, tmp_path)
     assert app["network_mode"] == "service:tunnel"
     assert app["depends_on"] == {"tunnel": {"condition": "service_healthy"}}
 
 
-async def test_kubernetes(aws_env: dict[str, str], tmp_path: Path) -> None:
+async def test_kubernetes(env: dict[str, str], tmp_path: Path) -> None:
     pod = yaml.safe_load(text_of("test_kubernetes"))["spec"]["template"]["spec"]
     (it,) = pod["initContainers"]
     assert it["restartPolicy"] == "Always"
@@ -90,10 +98,10 @@ async def test_kubernetes(aws_env: dict[str, str], tmp_path: Path) -> None:
     mounted = {mount["name"] for mount in it["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     probe = it["startupProbe"]["exec"]["command"]
-    await check_health([*it["command"], *it["args"]], probe, aws_env, tmp_path)
+    await check_health([*it["command"], *it["args"]], probe, env, tmp_path)
 
 
-async def test_one_container(aws_env: dict[str, str], tmp_path: Path) -> None:
+async def test_one_container(env: dict[str, str], tmp_path: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in text_of("test_one_container").splitlines())
     manage = tmp_path / "manage.py"
     manage.write_text(MANAGE)
@@ -102,6 +110,6 @@ async def test_one_container(aws_env: dict[str, str], tmp_path: Path) -> None:
     async with Loopback(names={"db.internal": "127.0.0.1"}) as far:
         write_config(tmp_path, far.endpoint_url.rpartition(":")[2])
         inside = ("sh", "-c", 'cd "$0" && exec "$@"', tmp_path, *command)
-        done = await run(*inside, env=aws_env | far.environment)
+        done = await run(*inside, env=env | far.environment)
     assert done.status == 0, done
     assert done.out.startswith("runserver at 127.0.0.1:")
