@@ -129,6 +129,7 @@ def test_an_ended_session_is_replaced(ssm_loopback: SsmLoopback, database: int) 
     assert [session.state for session in ssm_loopback.sessions] == ["terminated"] * 2
 
 
+@pytest.mark.ssm_loopback(names={"db.internal": "127.0.0.1"}, agent_away_limit=0.1)
 def test_all_faults_can_be_called(ssm_loopback: SsmLoopback, database: int) -> None:
     with ssmnet.blocking.forward(TARGET, database, host="db.internal") as port:
         ssm_loopback.fail_next("ThrottlingException", times=2, action="ResumeSession")
