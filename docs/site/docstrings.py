@@ -133,7 +133,7 @@ def _place(name: str) -> tuple[str, str]:
     """The module that has a public name, and where that is defined; nothing for other names."""
     first, *others = name.split(".")
     for module, names in ((ssmnet, ssmnet.__all__), (errors, vars(errors))):
-        if first in names:
+        if first in names and not first.startswith("_"):
             value: Any = module
             for part in (first, *others):
                 value = getattr(value, part, None)
