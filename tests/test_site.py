@@ -195,7 +195,7 @@ def is_error(value: object) -> bool:
 # Only ssmnet calls these, when it makes such an object.
 NOT_FOR_USERS = {
     *("TunnelListener.start", "RemoteShell.open", "RemoteShell.begin", "AttachedSession.open"),
-    *("EventStream.add", "EventStream.close"),
+    *("EventStream.add", "EventStream.close", "testing.TcpLink.forget", "testing.TcpLink.arm"),
 }
 
 

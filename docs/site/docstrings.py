@@ -26,7 +26,7 @@ _LITERAL = re.compile(r"^::\n\n((?:    .*\n|\n(?=    ))+)", re.MULTILINE)
 # These tell readers nothing.
 _LABELS = frozenset({"class-attribute", "instance-attribute", "module-attribute"})
 # All other classes are made by functions.
-_MADE_BY_USERS = frozenset({"SsmLoopback"})
+_MADE_BY_USERS = frozenset({"SsmLoopback", "TcpLink", "MemoryLink", "VirtualLoop"})
 
 
 class Docstrings(griffe.Extension):
