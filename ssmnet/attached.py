@@ -85,7 +85,7 @@ def attach(
             on_event=announcer.tell,
         )
         attached = AttachedSession(client, session, announcer, size)
-        await attached.open()
+        await attached._open()
         return attached
 
     return Starting(start)
@@ -112,7 +112,7 @@ class AttachedSession:
         self.session_type = ""
         session.on_ready = self._begin
 
-    async def open(self) -> None:
+    async def _open(self) -> None:
         """Open it, once. Raises ConnectError, HandshakeError and SessionClosed."""
         if self._closing is None:
             await self._shell.open(streams=lambda: self.session_type != SessionType.PORT)
@@ -138,7 +138,9 @@ class AttachedSession:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the session's destination; for the arguments see Target's.
 
-        TLS needs ``server_hostname``, since the session does not tell where it leads.
+        TLS needs ``server_hostname``, since the session does not tell where it leads. Raises
+        HandshakeError for a session that leads to no port, DestinationRefused, SessionClosed and
+        ssl.SSLError.
         """
         security = Security(ssl, server_hostname, None, None)
         return await self._streams.open(self._dial, self.session_id, "", security, limit)
@@ -150,7 +152,7 @@ class AttachedSession:
         ssl: ssl.SSLContext | bool | None = None,
         server_hostname: str | None = None,
     ) -> tuple[asyncio.Transport, P]:
-        """As open_connection, for a protocol of one's own."""
+        """As open_connection, for a protocol of one's own. Raises the same."""
         security = Security(ssl, server_hostname, None, None)
         where = self.session_id, ""
         return await self._streams.create(self._dial, protocol_factory, *where, security)
@@ -158,7 +160,10 @@ class AttachedSession:
     def forward(
         self, *, local_port: int = 0, bind: Sequence[str] = LOOPBACK
     ) -> Starting[TunnelListener]:
-        """Listen on a local port that leads to the session's destination. Raises ListenError."""
+        """Listen on a local port that leads to the session's destination.
+
+        Raises ListenError, and HandshakeError for a session that leads to no port.
+        """
 
         async def start() -> TunnelListener:
             self._check_port()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -32,6 +33,8 @@ from .listening import TunnelListener
 from .process import OUTPUT_LIMIT
 from .starting import Closable, Starting
 from .statistics import Statistics
+
+__all__ = ["Target", "connect", "forward"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,6 +137,17 @@ async def _gather(exits: Sequence[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*exits, return_exceptions=True)
 
 
+def _shown(function: Callable[P, T], first: str, given: str) -> Callable[P, T]:
+    """For ``help``: what is another than in the original."""
+    signature = inspect.signature(function).replace(
+        return_annotation=f"AbstractContextManager[{given}]"
+    )
+    shown: Any = function
+    shown.__signature__ = signature
+    shown.__doc__ = f"{first}\n\n    {shown.__doc__}"
+    return function
+
+
 def _listening(
     open_listener: Callable[Concatenate[remote.Target, P], Starting[TunnelListener]],
 ) -> Callable[Concatenate[Target, P], AbstractContextManager[int]]:
@@ -145,7 +159,7 @@ def _listening(
         with self._loop.entered(open_listener(self._target, *args, **kwargs)) as listener:
             yield listener.port
 
-    return enter
+    return _shown(enter, "For ``with``, which gives the local port.", "int")
 
 
 class Target:
@@ -168,11 +182,14 @@ class Target:
         base64: bool = False,
         limit: int = OUTPUT_LIMIT,
     ) -> CompletedProcess[bytes]:
-        """As ssmnet.Target.run: a command to its end; seconds and bytes."""
+        """As ssmnet.Target.run: a command to its end. Times are in seconds, ``limit`` in bytes.
+
+        Raises what that raises.
+        """
         return self._loop.call(self._target.run(*args, timeout=timeout, base64=base64, limit=limit))
 
     def statistics(self) -> Statistics:
-        """How it is at this moment."""
+        """How it is at this moment. Raises SessionClosed when it is closed."""
 
         async def look() -> Statistics:
             return self._target.statistics()
@@ -190,7 +207,8 @@ def _entered(
         with LoopThread() as loop, loop.entered(starting) as target:
             yield Target(loop, target)
 
-    return enter
+    said = "As ssmnet.connect, for ``with``. ``on_event`` is called in the loop's thread."
+    return _shown(enter, said, "Target")
 
 
 connect = _entered(connecting.connect)
@@ -218,7 +236,8 @@ def forward(
 ) -> Iterator[int]:
     """The local port of one forward; see ``ssmnet.connect`` and ``ssmnet.Target.forward``.
 
-    It listens while ``with`` lasts. ``on_event`` is called in the loop's thread.
+    It listens while ``with`` lasts. ``on_event`` is called in the loop's thread. Raises what those
+    raise.
     """
     with (
         connect(

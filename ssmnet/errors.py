@@ -24,6 +24,26 @@ The text of an error is one line that says what happened and, where it can be kn
 No error ever carries a token, a key or a payload.
 """
 
+__all__ = [
+    "AccessDenied",
+    "ConnectError",
+    "CredentialsError",
+    "DestinationForbidden",
+    "DestinationNotFound",
+    "DestinationRefused",
+    "Error",
+    "HandshakeError",
+    "ListenError",
+    "LocalProtocolError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServiceError",
+    "SessionClosed",
+    "StreamStalled",
+    "TargetNotConnected",
+    "UsageError",
+]
+
 
 class Error(Exception):
     """Base of all errors raised by ssmnet."""

@@ -42,7 +42,7 @@ class EventStream:
             return Dropped(dropped)
         return self._kept.popleft()
 
-    def add(self, event: Event) -> None:
+    def _add(self, event: Event) -> None:
         """Keep one more."""
         if len(self._kept) >= self._limit:
             self._kept.popleft()
@@ -50,7 +50,7 @@ class EventStream:
         self._kept.append(event)
         self._changed.set()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """There will be no more."""
         self._closed = True
         self._changed.set()
@@ -72,7 +72,7 @@ class Announcer:
         """One more stream."""
         stream = EventStream()
         if self._closed:
-            stream.close()
+            stream._close()
         else:
             self._streams.add(stream)
         return stream
@@ -80,7 +80,7 @@ class Announcer:
     def tell(self, event: Event) -> None:
         """Tell all."""
         for stream in self._streams:
-            stream.add(event)
+            stream._add(event)
         if self._on_event is None:
             return
         try:
@@ -94,5 +94,5 @@ class Announcer:
         """End the streams."""
         self._closed = True
         for stream in self._streams:
-            stream.close()
+            stream._close()
         self._streams.clear()

@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import msgspec
 
+__all__ = [
+    "Closed",
+    "Connected",
+    "Disconnected",
+    "Dropped",
+    "Event",
+    "Failed",
+    "Listening",
+    "Narrowed",
+    "Reloaded",
+    "Restarted",
+    "Restarting",
+    "Resumed",
+    "Resuming",
+    "Widened",
+]
+
 
 class Listening(msgspec.Struct, frozen=True, tag="listening", tag_field="event"):
     """A local port or socket accepts connections.
@@ -137,3 +154,4 @@ Event = (
     | Reloaded
     | Closed
 )
+"""Any of these."""

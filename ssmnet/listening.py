@@ -43,7 +43,7 @@ class TunnelListener:
         self.host = ""
         self.port = 0
 
-    async def start(self) -> None:
+    async def _start(self) -> None:
         """Open it; once. Raises ListenError, ConnectError and its kinds, with nothing left."""
         self._task = asyncio.create_task(self._service.run(self._stop))
         self._task.add_done_callback(lambda _: self._on_closed(self))
@@ -88,6 +88,7 @@ class TunnelListener:
         """Wait until it is closed, with its connections and sessions.
 
         That is after ``close``, or when there will be no session any more (see ``max_restarts``).
+        Raises what has ended it otherwise, a kind of Error.
         """
         await self._finished()
         if self._task is not None and not self._task.cancelled():
@@ -130,7 +131,7 @@ class Listeners:
         """One more, for the service that ``make`` makes."""
         listener = TunnelListener(make, self._tell, self._forget, self._numbers)
         self._open[listener] = None
-        await listener.start()
+        await listener._start()
         return listener
 
     def statistics(self) -> tuple[Snapshot, ...]:

@@ -282,7 +282,10 @@ class Target:
         return self._closing is not None
 
     def close(self) -> None:
-        """End all connections, listeners and sessions. See wait_closed."""
+        """End all connections, listeners and sessions. See wait_closed.
+
+        Raises UsageError in another event loop.
+        """
         self._close(DRAIN_TIMEOUT)
 
     async def wait_closed(self) -> None:

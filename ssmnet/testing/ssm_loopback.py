@@ -60,6 +60,7 @@ class SsmLoopback:
     target = Loopback.target
     """The instance: ``"i-0123456789abcdef0"``."""
     region = Loopback.region
+    """Where it says it is."""
     ecs_target = ecs.TARGET
     """The same instance as a container of ``ecs_cluster`` and ``ecs_task``."""
     ecs_cluster = ecs.CLUSTER
