@@ -159,7 +159,7 @@ def test_the_description_and_the_links_work_on_pypi(built: Built) -> None:
     description = str(about.get_payload())
     assert description.startswith("# ssmnet\n")
     assert "<!--" not in description
-    targets = re.findall(r"\]\(([^)]*)\)|(?:href|src)=\"([^\"]*)\"", description)
+    targets = re.findall(r"\]\(([^)]*)\)|(?:href|src|srcset)=\"([^\"]*)\"", description)
     assert len(targets) > 5
     for target in (markdown or html for markdown, html in targets):
         assert re.match(r"https://|#", target), target

@@ -115,6 +115,7 @@ def test_tab_completes_a_command_and_the_word_after_it(shell: str, env: dict[str
 
 
 @EACH_SHELL
+@pytest.mark.long
 def test_every_word_is_completed_from_what_is_there(shell: str, env: dict[str, str]) -> None:
     if which(shell) is None:
         pytest.skip(f"{shell} is missing: tests/e2e/install.sh installs it")
