@@ -1,8 +1,12 @@
 """For tests of programs that use Systems Manager, and of protocols that have to bear a bad network.
 
-Public, and as stable as ``ssmnet`` itself, are the names in ``__all__`` and the fixture
-``ssm_loopback`` of the pytest plugin. Other modules in this folder test ssmnet and may change in
-any release.
+Public, and as stable as ``ssmnet`` itself, are the names in ``__all__``, and of the pytest plugin
+the fixtures ``ssm_loopback`` and ``ssm_loopback_options`` and the marker ``ssm_loopback``. All else
+in this folder tests ssmnet and may change in any release.
+
+``SsmLoopback`` is a far end for tests of programs. ``run`` runs a coroutine in virtual time, in a
+``VirtualLoop`` that may raise ``Deadlock`` or ``Livelock``. ``MemoryLink`` is a bad line between
+two protocols, in virtual time or real; ``TcpLink`` is one between real programs.
 
 Names are imported when they are first used: ``import ssmnet.testing`` costs next to nothing.
 """
@@ -11,14 +15,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .clock import Deadlock, Livelock, VirtualLoop, run
+    from .memory_link import MemoryLink
     from .session_seen import SessionSeen
     from .ssm_loopback import SsmLoopback
+    from .tcp_link import TcpLink
 
-__all__ = ["SessionSeen", "SsmLoopback"]
+__all__ = [
+    "Deadlock",
+    "Livelock",
+    "MemoryLink",
+    "SessionSeen",
+    "SsmLoopback",
+    "TcpLink",
+    "VirtualLoop",
+    "run",
+]
 
 _PLACES = {
+    "clock": ("Deadlock", "Livelock", "VirtualLoop", "run"),
+    "memory_link": ("MemoryLink",),
     "session_seen": ("SessionSeen",),
     "ssm_loopback": ("SsmLoopback",),
+    "tcp_link": ("TcpLink",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
