@@ -80,11 +80,11 @@ async def finish(closing: Coroutine[Any, Any, None]) -> None:
 async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    asked_at = 0.0
+    asked_at: float | None = None  # by a signal: ``stop`` may be set for another reason
 
     def on_signal(number: int) -> None:
         nonlocal asked_at
-        if not stop.is_set():
+        if asked_at is None:
             asked_at = time.monotonic()
             stop.set()
         elif time.monotonic() - asked_at > SECOND_SIGNAL_AFTER:

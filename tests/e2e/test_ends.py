@@ -121,6 +121,23 @@ async def test_a_second_signal_ends_it_at_once(
         writer.close()
 
 
+async def test_the_first_signal_is_the_first_where_it_is_about_to_end_already() -> None:
+    """As with ``--output json | tee``, where Ctrl-C ends the reader, too."""
+    program = """
+import asyncio, os, signal, sys
+from ssmnet.runner import run
+
+async def main(stop):
+    stop.set()
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(0.1)
+    return 7
+
+sys.exit(run(main))
+"""
+    assert (await run(sys.executable, "-c", program)).status == 7
+
+
 async def test_the_same_signal_told_twice_is_one(forward: Start) -> None:
     program = await forward("--remote", "80")
     await program.port()
