@@ -78,7 +78,8 @@ def _parameters(title: str, path: str, context: Any, parameters: list[Any]) -> I
             names = parameter.metavar or parameter.name.upper()
             anchor = f"{path.replace(' ', '-')}-{parameter.name}"
         text, _, extra = told.partition("  [")
-        extra = f" <small>{_prose(extra.removesuffix(']'))}</small>" if extra else ""
+        extra = re.sub(r"(\d+)<=x<=(\d+)", r"\1 to \2", extra.removesuffix("]"))
+        extra = f" <small>{_prose(extra.replace('x>=', 'at least '))}</small>" if extra else ""
         yield f'<dt id="{anchor}"><code>{escape(names)}</code></dt>'
         yield f"<dd>{_prose(text)}{extra}</dd>"
     yield "</dl>\n"
