@@ -135,7 +135,8 @@ async def main(stop):
 
 sys.exit(run(main))
 """
-    assert (await run(sys.executable, "-c", program)).status == 7
+    done = await run(sys.executable, "-c", program, env=dict(os.environ))
+    assert done.status == 7, done
 
 
 async def test_the_same_signal_told_twice_is_one(forward: Start) -> None:
