@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from .arguments import check_counts, check_periods, check_times
 from .aws import Client
 from .aws_credentials import Credentials
 from .credentials import Source, look_up, region_of
@@ -70,6 +71,9 @@ def connect(
         raise UsageError("no target: it is an instance such as i-0123456789abcdef0")
     if profile is not None and credentials is not None:
         raise UsageError("a profile has credentials of its own: give one of the two")
+    check_counts(sessions=sessions, max_sessions=max_sessions)
+    check_times(idle_time=idle_time, resume_timeout=resume_timeout)
+    check_periods(keep_alive=keep_alive, max_session_age=max_session_age)
     request = Request(
         target,
         reason=reason,

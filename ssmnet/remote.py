@@ -16,19 +16,18 @@ from typing import Any, Self, TypeVar
 
 from msgspec.structs import replace
 
+from . import arguments
 from .aws import Client
-from .bind import LOOPBACK
 from .commands import Commands
-from .config import EVERYWHERE, NamedProxy, Place
 from .destination import Destination
 from .dialer import IDLE_TIME, MAX_SESSIONS, Dialer
 from .errors import SessionClosed, UsageError
 from .event_stream import Announcer, EventStream
 from .events import Event
-from .forwards import Request, make_forward
+from .forwards import Request
 from .listening import Listeners, OpenProxy, TunnelListener
 from .process import OUTPUT_LIMIT, RemoteShell
-from .proxy import HTTP, SOCKS
+from .proxy import SOCKS
 from .runner import finish
 from .service import ForwardService, Service
 from .session import DRAIN_TIMEOUT, Session
@@ -111,7 +110,7 @@ class Target:
         ConnectError, SessionClosed, and ssl.SSLError.
         """
         security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        destination = self._destination(host, port)
+        destination = arguments.destination(host, port)
         where = str(destination), destination.host
         return await self._streams.open(self._dial(destination), *where, security, limit)
 
@@ -132,7 +131,7 @@ class Target:
         Without TLS its transport has no ``write_eof``: the agent would close both directions.
         """
         security = Security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
-        destination = self._destination(host, port)
+        destination = arguments.destination(host, port)
         dial, where = self._dial(destination), (str(destination), destination.host)
         return await self._streams.create(dial, protocol_factory, *where, security)
 
@@ -162,18 +161,17 @@ class Target:
 
         Raises UsageError, ListenError, DestinationRefused, and the other kinds of ConnectError.
         """
-        local = str(_number(local_port)) if local_path is None else _path(local_path)
-        forward = make_forward(local, None if port is None else str(_number(port)), _text(host))
-        forward = replace(forward, bind=_addresses(bind))
+        forward = arguments.forward(port, host, local_port, local_path, bind)
+        sessions = self._request.sessions if sessions is None else sessions
+        arguments.check_counts(sessions=sessions)
         request = replace(
             self._request,
-            sessions=self._request.sessions if sessions is None else sessions,
+            sessions=sessions,
             check=check,
             max_restarts=max_restarts,
             document=document,
-            parameters=parameters,
+            parameters=arguments.check_document(document, parameters),
         )
-
         return self._starting(lambda tell: ForwardService(self._client, request, forward, tell))
 
     def proxy(
@@ -196,23 +194,8 @@ class Target:
 
         Raises UsageError and ListenError. Whether the target is there shows with the first client.
         """
-        if kind not in (SOCKS, HTTP):
-            raise UsageError(f"a proxy is {SOCKS!r} or {HTTP!r}, not {kind!r}")
-        proxy = NamedProxy(
-            name="",
-            place=Place(None, None, None),
-            socks=_number(port) if kind == SOCKS else None,
-            http=_number(port) if kind == HTTP else None,
-            bind=_addresses(bind),
-            allow=tuple(allow),
-            deny=tuple(deny),
-            routes=(),
-            max_sessions=max_sessions,
-            idle=idle_time,
-            user=None,
-            password_env=None,
-            request=self._request,
-        )
+        rules = allow, deny
+        proxy = arguments.proxy(kind, port, bind, rules, max_sessions, idle_time, self._request)
         return self._starting(lambda tell: OpenProxy(self._client, proxy, tell, credentials))
 
     # Commands and shells.
@@ -254,6 +237,7 @@ class Target:
             raise UsageError("a document has a command of its own")
         if min(size) < 1:
             raise UsageError(f"no terminal has {size[0]} columns and {size[1]} rows")
+        arguments.check_document(document, parameters)
 
         async def start() -> RemoteShell:
             self._check_open()
@@ -331,10 +315,6 @@ class Target:
 
         return Starting(start)
 
-    def _destination(self, host: str | None, port: int) -> Destination:
-        forward = make_forward("0", str(_number(port)), _text(host))
-        return Destination(forward.host or "localhost", port)
-
     def _dial(
         self, destination: Destination
     ) -> Callable[[asyncio.Protocol], Coroutine[Any, Any, asyncio.Transport]]:
@@ -371,28 +351,3 @@ class Target:
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("the target belongs to another event loop")
-
-
-def _number(port: int) -> int:
-    if not isinstance(port, int):
-        raise UsageError(f"a port is an int, not {port!r}")
-    return port
-
-
-def _text(host: str | None) -> str | None:
-    if host is not None and not isinstance(host, str):
-        raise UsageError(f"a host is a str, not {host!r}")
-    return host
-
-
-def _addresses(bind: str | Sequence[str] | None) -> tuple[str, ...]:
-    if bind is None:
-        return LOOPBACK
-    if isinstance(bind, str):
-        return EVERYWHERE if bind in ("", "*") else (bind,)
-    return tuple(bind)
-
-
-def _path(path: str) -> str:
-    """A path that can't be taken for a port."""
-    return path if "/" in path else f"./{path}"

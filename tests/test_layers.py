@@ -40,7 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "service",
         "up testing command execute plugin_port control service_files listening",
         "demo loopback_command plugin_command ssh_proxy forwarded_command process",
-        "session_command commands",
+        "session_command commands arguments",
         "remote",
         "connecting attached",
         "blocking",

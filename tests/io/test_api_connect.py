@@ -169,12 +169,20 @@ async def test_misuse_is_told_in_a_line(far: Loopback) -> None:
             lambda: target.forward(70000),
             lambda: target.proxy("1080"),  # type: ignore[arg-type]
             lambda: target.proxy(kind="https"),
+            lambda: target.proxy(max_sessions=0),
+            lambda: target.forward(5432, sessions=0),
+            lambda: target.forward(5432, parameters={"host": ["a"]}),
+            lambda: target.shell(document="Mine", parameters={"command": "ls"}),
             lambda: target.proxy(allow=["10.0.0.0/99"]),
             lambda: target.run(),
             lambda: target.run("sleep", 5),  # type: ignore[arg-type]
             lambda: target.shell(size=(0, 24)),
             lambda: target.shell("sh", document="Mine"),
             lambda: ssmnet.connect(5),  # type: ignore[arg-type]
+            lambda: ssmnet.connect("i-1", sessions=0),
+            lambda: ssmnet.connect("i-1", keep_alive=-1),
+            lambda: ssmnet.connect("i-1", max_session_age=0),
+            lambda: ssmnet.connect("i-1", idle_time="60"),  # type: ignore[arg-type]
         )
         for call in calls:
             with pytest.raises(ssmnet.UsageError) as raised:
