@@ -14,11 +14,11 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from ..aws_credentials import Credentials
 from ..blocking import LoopThread
@@ -54,7 +54,8 @@ class SsmLoopback:
 
     A session ends ``away_limit`` after it lost its client, ``agent_away_limit`` after its agent,
     ``idle_timeout`` after its last data and ``max_duration`` after its start; None is never. All
-    times are in seconds. Raises ValueError for an address or a time that is none.
+    times are in seconds. Raises ValueError for an address or a time that is none, and RuntimeError
+    where a method needs it to run and it does not.
     """
 
     target = Loopback.target
@@ -112,6 +113,7 @@ class SsmLoopback:
             limits=Limits(away_limit, agent_away_limit, idle_timeout, max_duration),
         )
         self._thread = LoopThread()
+        self._running = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -124,14 +126,18 @@ class SsmLoopback:
             self._thread.call(self._gateway.start("127.0.0.1", 0, context))
             stack.callback(lambda: self._thread.call(self._gateway.close()))
             self._stack = stack.pop_all()
+        self._running = True
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         """End it. Raises AssertionError for sessions that were left open."""
         __tracebackhide__ = True
         with self._stack:
-            if self.check_sessions and exc_type is None:
-                self.assert_no_sessions_left()
+            try:
+                if self.check_sessions and exc_type is None:
+                    self.assert_no_sessions_left()
+            finally:
+                self._running = False
 
     # Where it is.
 
@@ -219,7 +225,7 @@ class SsmLoopback:
                 return False
             return True
 
-        if not self._thread.call(none_left()):
+        if not self._call(none_left()):
             left = self.open_sessions
             were = "1 session was" if len(left) == 1 else f"{len(left)} sessions were"
             told = "".join(f"\n  {session}" for session in left)
@@ -308,7 +314,13 @@ class SsmLoopback:
         async def work() -> T:
             return fault()
 
-        return self._thread.call(work())
+        return self._call(work())
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._running:
+            work.close()
+            raise RuntimeError("this far end runs from the start of `with` to its end only")
+        return self._thread.call(work)
 
 
 def _key(host: str) -> str:
