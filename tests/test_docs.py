@@ -21,6 +21,7 @@ from ssmnet.pool import WAIT_TIMEOUT
 from ssmnet.protocol.stream import MAX_REORDERED_MESSAGES
 
 ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs/reference"
 RELIABILITY = ROOT / "docs/explanation/reliability.md"
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
@@ -114,15 +115,20 @@ def _exists(name: str) -> bool:
 
 
 @cache
-def options(command: str) -> frozenset[str]:
-    """The options that the help of one of our commands shows."""
+def help_of(command: str) -> str:
+    """What the help of one of our commands says."""
     done = subprocess.run(
         (sys.executable, "-m", "ssmnet", *command.split(), "--help"),
         capture_output=True,
         text=True,
         check=True,
     )
-    return frozenset(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", done.stdout, re.MULTILINE))
+    return done.stdout
+
+
+def options(command: str) -> frozenset[str]:
+    """The options that the help of one of our commands shows."""
+    return frozenset(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", help_of(command), re.MULTILINE))
 
 
 def unknown_options(text: str) -> list[str]:
@@ -198,14 +204,8 @@ def test_the_reliability_page_gives_figures_and_tests() -> None:
     assert len(set(named_tests(text))) > 100
 
 
-def test_the_readme_explains_every_option() -> None:
-    rows = table((ROOT / "README.md").read_text("utf-8"), "option", "meaning")
-    explained = {option for row in rows for option in OPTION.findall(row[0])}
-    assert explained == options("forward") - {"--help"}
-
-
-def test_the_readme_lists_every_event_with_its_fields() -> None:
-    rows = table((ROOT / "README.md").read_text("utf-8"), "event", "fields", "when")
+def test_the_events_page_lists_every_event_with_its_fields() -> None:
+    rows = table((REFERENCE / "events.md").read_text("utf-8"), "event", "fields", "when")
     told = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows}
     kinds = [msgspec.inspect.type_info(kind) for kind in get_args(Event)]
     assert told == {
@@ -213,6 +213,44 @@ def test_the_readme_lists_every_event_with_its_fields() -> None:
         for kind in kinds
         if isinstance(kind, msgspec.inspect.StructType)
     }
+
+
+def test_the_events_page_shows_real_events() -> None:
+    text = (REFERENCE / "events.md").read_text("utf-8")
+    (sample,) = re.findall(r"^```json\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for line in sample.splitlines():
+        assert msgspec.json.encode(msgspec.json.decode(line, type=Event)).decode() == line
+
+
+def test_every_command_has_its_exit_statuses() -> None:
+    rows = table((REFERENCE / "exit-codes.md").read_text("utf-8"), "command", "0", "1", "others")
+    told = [command for row in rows for command in re.findall(r"`ssmnet ([\w -]+)`", row[0])]
+    assert sorted(told) == sorted([*COMMANDS, "demo"])
+    # What the help says of them is in the table.
+    for row in rows:
+        for command in re.findall(r"`ssmnet ([\w -]+)`", row[0]):
+            for status in statuses(command):
+                assert status in ("0", "1") or re.search(rf"\b{status}\b", row[3]), (
+                    command,
+                    status,
+                )
+
+
+def statuses(command: str) -> list[str]:
+    """The exit statuses that the help of one of our commands names."""
+    _, _, told = help_of(command).partition("Exit status:")
+    return re.findall(
+        r"(?<![\w~])(\d{1,3})(?=\s+(?:after|when|for|and|and,)|,|;|\.)", told.split("\n\n")[0]
+    )
+
+
+def test_every_variable_that_is_read_is_told() -> None:
+    text = (REFERENCE / "environment.md").read_text("utf-8")
+    read = re.compile(r"(?:environ(?:\.get)?[\[(]|envvar=)\s*\"([A-Z_]+)\"")
+    sources = (path.read_text("utf-8") for path in (ROOT / "ssmnet").glob("*.py"))
+    names = {name for source in sources for name in read.findall(source)}
+    assert len(names) > 8
+    assert {name for name in names if f"`{name}`" not in text} == set()
 
 
 @each_document

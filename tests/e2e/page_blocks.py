@@ -12,6 +12,8 @@ Directives are HTML comments in the lines right above a block, which no reader s
 ``<!-- stop -->``
     What runs in the background is ended by Ctrl-C before this block; or by ``<!-- stop latest -->``
     only what was started last.
+``<!-- new terminal -->``
+    From here on blocks are typed into another terminal, which knows nothing of the first.
 ``<!-- fails 2 -->``
     Its exit status is 2, and not 0; in the background that after Ctrl-C, and not 0 or 130.
 ``<!-- file NAME -->``
@@ -39,6 +41,7 @@ ROOT = Path(__file__).parent.parent.parent
 _DIRECTIVES = {
     "background": r"(?:until (?P<until>.+))?",
     "stop": r"(?P<stop>latest)?",
+    "new terminal": r"",
     "fails": r"(?P<fails>\d+)",
     "file": r"(?P<file>\S+)",
     "prints": r"",
@@ -124,7 +127,7 @@ def _check_stray(comments: list[tuple[int, str]]) -> None:
 
 
 def _check(block: Block) -> None:
-    told = block.directives.keys() - {"stop"}
+    told = block.directives.keys() - {"stop", "new terminal"}
     if block.has("checked by"):
         path, _, name = block.directives["checked by"].partition("::")
         if name not in _functions(path):

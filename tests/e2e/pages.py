@@ -123,6 +123,8 @@ class Page:
         """Do with it what it says. Raises PageError."""
         if block.has("stop"):
             await self.stop(latest=block.directives["stop"] == "latest")
+        if block.has("new terminal"):
+            self._state.unlink(missing_ok=True)
         if block.has("file"):
             self._write(block)
         elif block.has("prints"):
@@ -288,6 +290,9 @@ def main(arguments: list[str]) -> int:
     if arguments[0] != INSIDE:
         enter_namespaces(arguments[0])
     path = Path(arguments[1]).resolve()
+    # What was ignored when this was started, as in the background of a script, would be by all.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     with tempfile.TemporaryDirectory(prefix="ssmnet-page-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as another user
