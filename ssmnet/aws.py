@@ -99,7 +99,8 @@ class Client:
     blocks the event loop while it asks; never called on a resume or for a signature. Times are in
     seconds: ``credentials_timeout`` for one look-up, ``request_timeout`` for one API call with its
     retries. ``credentials`` gives those to use, instead of what the settings name; it is asked as
-    often as they would be.
+    often as they would be. ``local`` is for a far end on this machine: neither the settings nor
+    proxies have anything to do with it.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Client:
         credentials: Callable[[], Awaitable[Credentials]] | None = None,
         credentials_timeout: float = 20.0,
         request_timeout: float = 30.0,
+        local: bool = False,
     ) -> None:
         self._profile = profile or None
         self._region = region
@@ -126,6 +128,7 @@ class Client:
         self._given = credentials
         self._credentials_timeout = credentials_timeout
         self._request_timeout = request_timeout
+        self._local = local
         # One look-up at a time: the second finds what the first has cached, and asks no MFA code.
         self._look_up = asyncio.Lock()
         self._found: Credentials | None = None
@@ -176,7 +179,7 @@ class Client:
         Raises TargetNotConnected, AccessDenied, CredentialsError, ServiceError or UsageError, and
         RemoteProtocolError for a StreamUrl that must not be trusted.
         """
-        if os.environ.get("AWS_CA_BUNDLE"):
+        if os.environ.get("AWS_CA_BUNDLE") and not self._local:
             _ = self.ssl_context  # one that can't be read is told best from here
         request: dict[str, Any] = {"Target": target}
         if document_name:
@@ -265,7 +268,8 @@ class Client:
         self._check(stream_url)
         if is_presigned(stream_url):
             return {}
-        if os.environ.get("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "").lower() == "true":
+        skip = os.environ.get("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "").lower() == "true"
+        if skip and not self._local:
             logger.info("data channel not signed: SSM_PLUGIN_SKIP_CLIENT_CONFIGURE is set")
             return {}
         try:
@@ -281,7 +285,9 @@ class Client:
         context = None
         if stream_url.startswith("wss:") and (self._ca_bundle or not upgrade.trusts_system()):
             context = self.ssl_context
-        return await upgrade.connect(stream_url, handler, headers=headers, ssl_context=context)
+        return await upgrade.connect(
+            stream_url, handler, headers=headers, ssl_context=context, use_proxy=not self._local
+        )
 
     def _check(self, url: str) -> None:
         endpoints = (self._endpoint_url, self._api_endpoint, self._messages_endpoint_url)
@@ -385,6 +391,8 @@ class Client:
 
     @cached_property
     def _ca_bundle(self) -> str | None:
+        if self._local:
+            return None
         if bundle := os.environ.get("AWS_CA_BUNDLE"):
             return bundle
         named = self._profile_name or files_mention("ca_bundle")
@@ -399,7 +407,7 @@ class Client:
     def _botocore(self) -> "Botocore":
         from .aws_api import Botocore
 
-        return Botocore(self._profile)
+        return Botocore(self._profile, local=self._local)
 
 
 def _online_target(info: Mapping[str, str]) -> OnlineTarget:

@@ -24,17 +24,25 @@ from .aws_errors import Call, explain, explained, retries
 logger = logging.getLogger("ssmnet")
 
 _CONNECT_TIMEOUT = 5.0
+# Where a setting is found: in a file, in the environment, or by default.
+_NO_SETTINGS = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+    "ca_bundle": (None, None, None, None),
+}
 
 
 class Botocore:
     """Botocore as one profile has it, or the default one.
 
     Its files are read anew for everything that is asked, so that changes show; all but AWS's own
-    descriptions of its services, which are big.
+    descriptions of its services, which are big. ``local`` is Client's.
     """
 
-    def __init__(self, profile: str | None) -> None:
+    def __init__(self, profile: str | None, *, local: bool = False) -> None:
         self._profile = profile
+        self._local = local
         self._loader: Any = None
 
     def setting(self, name: str) -> Any:
@@ -68,11 +76,12 @@ class Botocore:
                 read_timeout=timeout,
                 retries={"mode": "standard", "total_max_attempts": 1},
                 user_agent_extra=f"ssmnet/{__version__}",
+                proxies={} if self._local else None,
             ),
         )
 
     def _new_session(self) -> Any:
-        session = AioSession(profile=self._profile)
+        session = AioSession(_NO_SETTINGS if self._local else None, profile=self._profile)
         if self._loader is None:
             self._loader = session.get_component("data_loader")
         session.register_component("data_loader", self._loader)

@@ -124,4 +124,5 @@ def _client_of(far_end: Loopback) -> Client:
         endpoint_url=far_end.endpoint_url,
         messages_endpoint_url=far_end.endpoint_url,
         credentials=look_up(Credentials(far_end.access_key_id, far_end.secret_access_key)),
+        local=True,
     )

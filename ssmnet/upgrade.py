@@ -30,12 +30,13 @@ async def connect(
     *,
     headers: dict[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    use_proxy: bool = True,
     timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - a deadline for all of it
 ) -> WebSocket:
     """Open a WebSocket to a ``ws`` or ``wss`` URL. Raises ConnectError.
 
     Without ``ssl_context`` it trusts as aiohttp does: see ``trusts_system``. HTTPS_PROXY and its
-    like are honoured. ``timeout`` is in seconds.
+    like are honoured, if ``use_proxy``. ``timeout`` is in seconds.
     """
     # HTTPS_PROXY is looked up by the scheme https. The signature covers the URL as it is written.
     http_url = URL(url.replace("ws", "http", 1), encoded=True)
@@ -45,12 +46,15 @@ async def connect(
     )
     try:
         async with asyncio.timeout(timeout):
-            response = await _upgrade(http, http_url, headers or {}, ssl_context)
+            proxy = _proxy(http_url) if use_proxy else (None, {})
+            response = await _upgrade(http, http_url, headers or {}, ssl_context, proxy)
         return WebSocket(http, response, handler)
     except BaseException as error:
         await http.close()
         if isinstance(error, TimeoutError):
             raise ConnectError(f"the gateway did not answer within {timeout:g} s") from error
+        if isinstance(error, ConnectError):
+            raise
         if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
             raise ConnectError(f"cannot reach the gateway: {_explain(error)}") from error
         raise
@@ -74,6 +78,7 @@ async def _upgrade(
     url: URL,
     headers: dict[str, str],
     ssl_context: ssl.SSLContext | None,
+    proxied: tuple[URL | None, dict[str, str]],
 ) -> aiohttp.ClientResponse:
     key = b64encode(os.urandom(16))
     upgrade = {
@@ -82,7 +87,7 @@ async def _upgrade(
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": key.decode(),
     }
-    proxy, proxy_headers = _proxy(url)
+    proxy, proxy_headers = proxied
     response = await http.get(
         url,
         headers=upgrade | headers,

@@ -740,10 +740,10 @@ async def test_sso_says_how_to_log_in_and_then_goes_on(
     cache.mkdir(parents=True)
     # botocore finds that folder once, when it is imported: another home wants another process.
     program = (
-        "import asyncio, sys\n"
         "from ssmnet.aws import Client\n"
+        "from ssmnet.runner import run\n"
         f"aws = Client(profile='corp', region={REGION!r}, endpoint_url={service.url!r})\n"
-        f"print(asyncio.run(aws.start_session({TARGET!r})))\n"
+        f"print(run(lambda _: aws.start_session({TARGET!r})))\n"
     )
 
     async def run() -> str:

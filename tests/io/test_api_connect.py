@@ -153,6 +153,30 @@ async def test_a_far_end_in_this_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await asyncio.gather(*(_used_and_left() for _ in range(3)))) == ["i"] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_PROFILE", "nothere"),
+        ("AWS_CONFIG_FILE", __file__),
+        ("AWS_CA_BUNDLE", "/nonexistent"),
+        ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL_SSMMESSAGES", "http://127.0.0.1:9"),
+        ("AWS_REGION", "no such region"),
+        ("AWS_ACCESS_KEY_ID", "AKIAWRONG"),
+        ("HTTP_PROXY", "http://127.0.0.1:9"),
+        ("SSM_PLUGIN_SKIP_CLIENT_CONFIGURE", "true"),
+    ],
+)
+async def test_a_far_end_in_this_loop_whatever_the_settings(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    async with serving() as port, ssmnet.connect("loopback") as target:
+        reader, writer = await target.open_connection("127.0.0.1", port)
+        assert await echoed(reader, writer) == b"hello"
+        await hang_up(writer)
+
+
 async def _used_and_left() -> str:
     async with ssmnet.connect("loopback", region="eu-west-1") as target:
         return target.target[0]
