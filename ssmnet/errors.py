@@ -20,6 +20,9 @@
      +-- ListenError                  a local port or socket can't be had
      +-- UsageError                   what the user gave makes no sense
 
+ConnectError, SessionClosed and StreamStalled are ConnectionErrors too, and so OSErrors: libraries
+that bear a lost connection bear them. DestinationRefused is a ConnectionRefusedError.
+
 The text of an error is one line that says what happened and, where it can be known, what to do.
 No error ever carries a token, a key or a payload.
 """
@@ -65,7 +68,7 @@ class HandshakeError(Error):
     """The session could not be set up with the agent."""
 
 
-class ConnectError(Error):
+class ConnectError(Error, ConnectionError):
     """Nobody to talk to."""
 
 
@@ -73,7 +76,7 @@ class ConnectError(Error):
 REFUSED = "the target could not connect to the destination"
 
 
-class DestinationRefused(ConnectError):
+class DestinationRefused(ConnectError, ConnectionRefusedError):
     """The target could not connect to the destination's host and port."""
 
 
@@ -101,7 +104,7 @@ class ServiceError(ConnectError):
     """AWS could not be reached, or answered with an error that has no class of its own."""
 
 
-class SessionClosed(Error):
+class SessionClosed(Error, ConnectionError):
     """A session that was up has ended.
 
     ``reason`` is ours, ``output`` is the far end's own text (may be empty), and ``resumable`` says
@@ -115,7 +118,7 @@ class SessionClosed(Error):
         self.resumable = resumable
 
 
-class StreamStalled(Error):
+class StreamStalled(Error, ConnectionError):
     """A stream was not read for so long, and held up its session, that it was reset."""
 
 
