@@ -46,7 +46,7 @@ from .processes import SSMNET, far_end_running
 if sys.platform == "win32":
     raise ImportError("there are no namespaces on Windows")
 
-GONE_TIMEOUT = 15.0  # s until the last process is gone
+GONE_TIMEOUT = 10.0  # s until the last process is gone
 BLOCK_TIMEOUT = 60.0  # s for what takes a second or two: the machine may be busy
 SKIPPED = 77
 INSIDE = "--inside"
