@@ -28,7 +28,7 @@ async def main() -> None:
             target=target,
             host="cache.internal",
             port=6379,
-            retry_on_error=[ssmnet.Error],  # as it does for errors of sockets
+            retry_on_error=[redis.ConnectionError],  # such as one whose session has ended
         )
         async with redis.Redis.from_pool(pool) as cache:
             await cache.set("greeting", "hello")

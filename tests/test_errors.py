@@ -1,4 +1,4 @@
-"""Errors of connections are what asyncio's own are, so that libraries bear them as they do those."""
+"""Errors of connections are ConnectionErrors, as asyncio's own: libraries bear them, too."""
 
 import pytest
 

@@ -16,6 +16,7 @@ missing() {
     [ -x /usr/sbin/sshd ] || echo openssh-server
     [ -x /usr/bin/python3 ] || echo python3 # runs version 2 of the AWS CLI
     missing_command curl curl
+    missing_command jq jq
     missing_command ssh openssh-client
     missing_command tc iproute2
     missing_command nft nftables

@@ -100,7 +100,7 @@ def _blocks(text: str) -> Iterator[Block]:
 
 
 def _inside(rest: Iterator[tuple[int, str]], fence: str, number: int) -> str:
-    inside = []
+    inside: list[str] = []
     for _, line in rest:
         if line.strip() == fence:
             return textwrap.dedent("".join(f"{line}\n" for line in inside))

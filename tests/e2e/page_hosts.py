@@ -58,14 +58,23 @@ async def _postgres(folder: Path) -> AsyncIterator[None]:
     if owner:
         shutil.chown(folder, owner, owner)
     data, pg_ctl = folder / "data", binaries / "pg_ctl"
-    initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "-E", "UTF8", "--locale=C"]
+    initdb: list[str | Path] = [
+        binaries / "initdb",
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "-E",
+        "UTF8",
+        "--locale=C",
+    ]
     server_command([*initdb, "--auth=trust", "--no-sync"], folder, owner)
     options = f"-c listen_addresses={HOSTS['db.internal']} -c unix_socket_directories={folder}"
     options += " -c fsync=off -c shared_buffers=16MB"
     log = folder / "log"
     server_command([pg_ctl, "-D", data, "-l", log, "-o", options, "-w", "start"], folder, owner)
     try:
-        psql = [binaries / "psql", "-q", "-h", folder, "-U", "postgres"]
+        psql: list[str | Path] = [binaries / "psql", "-q", "-h", folder, "-U", "postgres"]
         for statement in ("CREATE ROLE app LOGIN", "CREATE DATABASE app OWNER app"):
             server_command([*psql, "-c", statement], folder, owner)
         yield
@@ -179,9 +188,11 @@ async def _sshd(folder: Path, env: Mapping[str, str]) -> AsyncIterator[None]:
     hosts = folder / "hosts"
     hosts.write_text("".join(f"{address} {name}\n" for name, address in KNOWN.items()))
     script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
-    command = ("unshare", "--mount", "sh", "-c", script, "sh", hosts)
-    command += (SSHD, "-D", "-e", "-f", config)
-    async with _server(*command, listens=(INSTANCE, 22), log=folder / "log", env=env):
+    in_own_mounts = ("unshare", "--mount", "sh", "-c", script, "sh", hosts)
+    server = (SSHD, "-D", "-e", "-f", config)
+    async with _server(
+        *in_own_mounts, *server, listens=(INSTANCE, 22), log=folder / "log", env=env
+    ):
         yield
 
 
