@@ -44,7 +44,11 @@ def loopback(
     ] = False,
     pace: Annotated[
         bool,
-        typer.Option("--pace", help="Send at the pace of the real agent: 0.95 MB/s a session."),
+        typer.Option(
+            "--pace",
+            help="Send at the pace of the real agent: 0.95 MB/s a session. Without it, megabytes"
+            " are on their way when a WebSocket is cut, and agents repeat them slowly.",
+        ),
     ] = False,
     first_output_delay: Annotated[
         float | None,
