@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -164,6 +166,7 @@ class Client:
 
     async def check(self) -> None:
         """Look up region and credentials now. Raises UsageError or CredentialsError."""
+        await _load_botocore()
         _ = self.region
         await self._credentials(may_ask=True)
 
@@ -306,6 +309,7 @@ class Client:
     @contextlib.asynccontextmanager
     async def _api(self, service: str, *, may_ask: bool) -> AsyncIterator[Any]:
         """Yield a botocore client with fresh credentials."""
+        await _load_botocore()
         credentials = await self._credentials(may_ask=may_ask)
         call = Call(region=self.region, profile=self._profile_name)
         async with contextlib.AsyncExitStack() as stack:
@@ -408,6 +412,12 @@ class Client:
         from .aws_api import Botocore
 
         return Botocore(self._profile, local=self._local)
+
+
+async def _load_botocore() -> None:
+    """Import it in a thread: it takes a good part of a second, in which a service has others."""
+    if f"{__package__}.aws_api" not in sys.modules:
+        await asyncio.to_thread(import_module, ".aws_api", __package__)
 
 
 def _online_target(info: Mapping[str, str]) -> OnlineTarget:

@@ -117,6 +117,32 @@ def test_a_target_needs_no_botocore_before_it_is_used() -> None:
     assert not modules_after("ssmnet.connect('i-0123456789abcdef0')") & {"botocore", "aiobotocore"}
 
 
+IMPORTED_BY = """
+import asyncio, sys, threading
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("botocore", "aiobotocore"):
+            print(name, threading.current_thread() is threading.main_thread())
+
+async def main():
+    import ssmnet
+    async with ssmnet.connect("loopback") as target:
+        await target.run("true")
+
+sys.meta_path.insert(0, Watch())
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such command there")
+def test_botocore_is_not_imported_in_the_event_loop() -> None:
+    """It takes a good part of a second, in which a service has others to serve."""
+    command = (sys.executable, "-c", IMPORTED_BY)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(done.stdout.splitlines()) == ["aiobotocore False", "botocore False"]
+
+
 @pytest.mark.parametrize(
     "loops",
     [
