@@ -33,7 +33,7 @@ async def main() -> None:
         async with aiohttp.ClientSession(connector=TunnelConnector(target)) as http:
             for scheme in ("http", "https", "https"):
                 async with http.get(f"{scheme}://site.internal/") as response:
-                    print(await response.text(), response.headers["Connection-Number"])
+                    print(await response.text(), response.headers.get("Connection-Number"))
 
 
 asyncio.run(main())

@@ -20,7 +20,7 @@ async def main() -> None:
         ):
             for path in ("/", "/about"):  # one connection for both
                 response = await http.get(path)
-                print(response.text, response.headers["Connection-Number"])
+                print(response.text, response.headers.get("Connection-Number"))
 
 
 asyncio.run(main())

@@ -73,7 +73,7 @@ async def main() -> None:
         async with httpx.AsyncClient(transport=transport) as http:
             for scheme in ("http", "https", "https"):
                 response = await http.get(f"{scheme}://site.internal/")
-                print(response.text, response.headers["Connection-Number"])
+                print(response.text, response.headers.get("Connection-Number"))
 
 
 asyncio.run(main())

@@ -16,7 +16,7 @@ from .proxy import HTTP, SOCKS
 
 def destination(host: str | None, port: int) -> Destination:
     """Where a connection leads; None is the target itself. Raises UsageError."""
-    forward = make_forward("0", str(_number(port)), _text(host))
+    forward = make_forward("0", str(number(port)), _text(host))
     return Destination(forward.host or "localhost", port)
 
 
@@ -28,9 +28,9 @@ def forward(
     bind: str | Sequence[str] | None,
 ) -> Forward:
     """See Target.forward. Raises UsageError."""
-    local = str(_number(local_port)) if local_path is None else _path(local_path)
-    made = make_forward(local, None if port is None else str(_number(port)), _text(host))
-    return replace(made, bind=_addresses(bind))
+    local = str(number(local_port)) if local_path is None else _path(local_path)
+    made = make_forward(local, None if port is None else str(number(port)), _text(host))
+    return replace(made, bind=addresses(bind))
 
 
 def proxy(
@@ -48,12 +48,15 @@ def proxy(
     check_counts(max_sessions=max_sessions)
     check_times(idle_time=idle_time)
     allow, deny = rules
+    for name, patterns in (("allow", allow), ("deny", deny)):
+        if isinstance(patterns, str):
+            raise UsageError(f"{name} is a list of patterns, not one text")
     return NamedProxy(
         name="",
         place=Place(None, None, None),
-        socks=_number(port) if kind == SOCKS else None,
-        http=_number(port) if kind == HTTP else None,
-        bind=_addresses(bind),
+        socks=number(port) if kind == SOCKS else None,
+        http=number(port) if kind == HTTP else None,
+        bind=addresses(bind),
         allow=tuple(allow),
         deny=tuple(deny),
         routes=(),
@@ -99,7 +102,8 @@ def check_document(
     return parameters
 
 
-def _number(port: int) -> int:
+def number(port: int) -> int:
+    """The number of a port. Raises UsageError."""
     if not isinstance(port, int):
         raise UsageError(f"a port is an int, not {port!r}")
     return port
@@ -111,7 +115,8 @@ def _text(host: str | None) -> str | None:
     return host
 
 
-def _addresses(bind: str | Sequence[str] | None) -> tuple[str, ...]:
+def addresses(bind: str | Sequence[str] | None) -> tuple[str, ...]:
+    """What to listen on."""
     if bind is None:
         return LOOPBACK
     if isinstance(bind, str):

@@ -10,8 +10,8 @@ from itertools import count
 from types import TracebackType
 from typing import Self, TypeVar
 
+from . import arguments
 from .aws import Client, StartedSession
-from .bind import LOOPBACK
 from .credentials import Source, look_up, region_of
 from .errors import Error, HandshakeError
 from .event_stream import Announcer, EventStream
@@ -20,7 +20,7 @@ from .forward import Listener
 from .forwards import Request
 from .listening import Listeners, TunnelListener
 from .outlet import Dialling
-from .process import RemoteShell
+from .process import RemoteShell, check_size
 from .protocol.events import SessionReady
 from .protocol.handshake import SessionType
 from .runner import finish, unless
@@ -57,11 +57,15 @@ def attach(
     To be awaited, or used with ``async with``; its end ends the session. ``region`` is by default
     that of ``stream_url``. ``target`` is whom the session is with, for one that KMS encrypts.
     ``size`` is that of a shell's terminal: columns and rows. For the others see ``connect``.
-    Without credentials that may resume it, a session ends with its connection.
+    Without credentials that may resume it, a session that has lost its connection ends after
+    ``resume_timeout``.
 
     Raises UsageError, RemoteProtocolError for a URL that is not AWS's, ConnectError, HandshakeError
     and SessionClosed.
     """
+    arguments.check_periods(keep_alive=keep_alive)
+    arguments.check_times(resume_timeout=resume_timeout)
+    check_size(size)
     found = _REGION.match(stream_url)
     region = region or region_of(credentials) or (found[1] if found else None)
 
@@ -108,6 +112,7 @@ class AttachedSession:
         self._streams = Connections(announcer.tell, numbers)
         self._listeners = Listeners(announcer.tell, numbers)
         self._closing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._shell = RemoteShell(session, size)
         self.session_type = ""
         session.on_ready = self._begin
@@ -116,6 +121,7 @@ class AttachedSession:
         """Open it, once. Raises ConnectError, HandshakeError and SessionClosed."""
         if self._closing is None:
             await self._shell.open(streams=lambda: self.session_type != SessionType.PORT)
+            self._watching = asyncio.create_task(self._watch())
 
     @property
     def session_id(self) -> str:
@@ -139,8 +145,8 @@ class AttachedSession:
         """A connection to the session's destination; for the arguments see Target's.
 
         TLS needs ``server_hostname``, since the session does not tell where it leads. Raises
-        HandshakeError for a session that leads to no port, DestinationRefused, SessionClosed and
-        ssl.SSLError.
+        HandshakeError for a session that leads to no port, SessionClosed and ssl.SSLError. Where
+        nobody listens there, TLS raises DestinationRefused, and without TLS the first read does.
         """
         security = Security(ssl, server_hostname, None, None)
         return await self._streams.open(self._dial, self.session_id, "", security, limit)
@@ -158,17 +164,19 @@ class AttachedSession:
         return await self._streams.create(self._dial, protocol_factory, *where, security)
 
     def forward(
-        self, *, local_port: int = 0, bind: Sequence[str] = LOOPBACK
+        self, *, local_port: int = 0, bind: str | Sequence[str] | None = None
     ) -> Starting[TunnelListener]:
-        """Listen on a local port that leads to the session's destination.
+        """Listen on a local port that leads to the session's destination; see Target.forward.
 
-        Raises ListenError, and HandshakeError for a session that leads to no port.
+        Raises UsageError, ListenError, and HandshakeError for a session that leads to no port.
         """
+
+        port, where = arguments.number(local_port), arguments.addresses(bind)
 
         async def start() -> TunnelListener:
             self._check_port()
             return await self._listeners.start(
-                lambda tell: _OneSession(self._client, self._session, local_port, bind, tell)
+                lambda tell: _OneSession(self._client, self._session, port, where, tell)
             )
 
         return Starting(start)
@@ -210,6 +218,13 @@ class AttachedSession:
         await self._listeners.close()
         drain = drain if self.session_type == SessionType.PORT else 0.0
         await self._streams.close(drain, self._session.close)
+        if self._watching is not None:
+            await self._watching
+
+    async def _watch(self) -> None:
+        """Tell of its end, whoever ended it; nothing is told after that."""
+        error = await self._session.wait_ended()
+        self._announcer.tell(Closed(self.session_id, str(error)))
         self._announcer.close()
 
     def _begin(self, ready: SessionReady) -> None:
@@ -263,7 +278,8 @@ class _OneSession(Service):
             ended = await unless(stop, self._session.wait_ended())
         finally:
             await finish(self._close(_nothing))
-        self.tell(Closed(self._session.session_id, str(ended or "stopped")))
+        if ended is None:  # or else it is told for all of the session
+            self.tell(Closed(self._session.session_id, "stopped"))
         return ended is None
 
     @property

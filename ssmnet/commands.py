@@ -12,6 +12,7 @@ from .events import Event
 from .execute import command_request
 from .forwards import Request
 from .process import Command, RemoteShell
+from .runner import finish
 from .session import Session
 from .target import start_session
 
@@ -102,7 +103,8 @@ class Commands:
         try:
             session = await starting
         except asyncio.CancelledError:
-            if not starting.cancelled() or not self._closed:
+            await _drop(starting)
+            if _is_cancelled() or not self._closed:
                 raise
             raise SessionClosed("the target is closed") from None
         finally:
@@ -111,6 +113,18 @@ class Commands:
             del self._sessions[ended]
         self._sessions[session] = None
         return session
+
+
+async def _drop(starting: asyncio.Task[Session]) -> None:
+    """End a session that was there at the moment when its caller was cancelled."""
+    if starting.done() and not starting.cancelled() and starting.exception() is None:
+        await finish(starting.result().close(drain=0.0))
+
+
+def _is_cancelled() -> bool:
+    """Whether that is what was asked of the task, and not of the one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _checked(args: tuple[str, ...]) -> tuple[str, ...]:

@@ -183,13 +183,14 @@ def explain(error: Error, destination: Destination) -> Error:
     """What the end of a session says of its destination."""
     if not isinstance(error, SessionClosed) or not error.output:
         return error
-    said = " ".join(error.output.split())[:_MAX_OUTPUT]
+    whole = " ".join(error.output.split())  # a host's name may be longer than what is told
+    said = whole[:_MAX_OUTPUT]
     found: Error
-    if _FORBIDDEN.match(said):
+    if _FORBIDDEN.match(whole):
         found = DestinationForbidden(f"the target allows no connections to {destination}")
-    elif _NOT_FOUND.match(said):
+    elif _NOT_FOUND.match(whole):
         found = DestinationNotFound(f"the target cannot find {destination}: {said}")
-    elif _REFUSED.match(said):
+    elif _REFUSED.match(whole):
         found = DestinationRefused(f"the target could not connect to {destination}: {said}")
     else:
         return error

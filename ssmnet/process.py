@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from .errors import Error, HandshakeError, SessionClosed
+from .errors import Error, HandshakeError, SessionClosed, UsageError
 from .execute import Base64Decoder, last_words, without_status
 from .patience import Silence
 from .protocol.events import SessionReady
@@ -208,7 +208,8 @@ class RemoteShell:
         return "" if self._ready is None else self._ready.customer_message
 
     def resize(self, columns: int, rows: int) -> None:
-        """The terminal has so many characters from now on."""
+        """The terminal has so many characters from now on. Raises UsageError."""
+        check_size((columns, rows))
         self._session.set_size(columns, rows)
 
     async def wait(self) -> None:
@@ -260,3 +261,9 @@ class _ShellProtocol(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.opened.set()
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise UsageError for what is no size of a terminal."""
+    if len(size) != 2 or not all(isinstance(part, int) and part > 0 for part in size):
+        raise UsageError(f"a terminal's size is columns and rows, not {size!r}")

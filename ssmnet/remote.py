@@ -26,7 +26,7 @@ from .event_stream import Announcer, EventStream
 from .events import Event
 from .forwards import Request
 from .listening import Listeners, OpenProxy, TunnelListener
-from .process import OUTPUT_LIMIT, RemoteShell
+from .process import OUTPUT_LIMIT, RemoteShell, check_size
 from .proxy import SOCKS
 from .runner import finish
 from .service import ForwardService, Service
@@ -211,8 +211,9 @@ class Target:
 
         As ``subprocess.run``; one that a signal has ended has a negative ``returncode``. Agents
         drop bytes of output that is no UTF-8 text: ``base64`` has the target encode it, which needs
-        its ``sh`` and ``base64``. After ``timeout`` seconds it is ended, with TimeoutError. Output
-        of more than ``limit`` bytes raises Error.
+        its ``sh`` and ``base64``, and tells a signal as ``sh`` does: 128 and its number. After
+        ``timeout`` seconds it is ended, with TimeoutError. Output of more than ``limit`` bytes
+        raises Error.
 
         Raises ConnectError and its kinds, HandshakeError where the target can't run commands, and
         SessionClosed when the end was not told, or output was lost with a connection.
@@ -235,8 +236,7 @@ class Target:
         """
         if args and document is not None:
             raise UsageError("a document has a command of its own")
-        if min(size) < 1:
-            raise UsageError(f"no terminal has {size[0]} columns and {size[1]} rows")
+        check_size(size)
         arguments.check_document(document, parameters)
 
         async def start() -> RemoteShell:

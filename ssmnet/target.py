@@ -16,6 +16,7 @@ from .session import Session
 PORT_DOCUMENT = "AWS-StartPortForwardingSession"
 # How long a start that is not wanted any more is waited for, so that it can be undone.
 UNDO_TIMEOUT = 3.0
+_undoing: set[asyncio.Future[None]] = set()
 # How long one interruption of a session may last that no other can take the place of.
 RESUME_TIMEOUT = 600.0
 REMOTE_HOST_DOCUMENT = "AWS-StartPortForwardingSessionToRemoteHost"
@@ -106,7 +107,13 @@ async def _start(
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         # AWS may be starting it all the same, and would keep it until its idle timeout.
-        with contextlib.suppress(Error, TimeoutError):
-            async with asyncio.timeout(UNDO_TIMEOUT):
-                await client.terminate_session((await starting).session_id)
+        undoing = asyncio.ensure_future(_undo(client, starting))
+        _undoing.add(undoing)  # a loop keeps no task alive
+        undoing.add_done_callback(_undoing.discard)
+        await asyncio.wait((undoing,), timeout=UNDO_TIMEOUT)
         raise
+
+
+async def _undo(client: Client, starting: asyncio.Future[StartedSession]) -> None:
+    with contextlib.suppress(Error):
+        await client.terminate_session((await starting).session_id)

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,6 +26,7 @@ from ssmnet.errors import (
     SessionClosed,
     TargetNotConnected,
 )
+from ssmnet.outlet import explain
 from ssmnet.pool import WAIT_TIMEOUT
 from ssmnet.protocol.events import SessionReady
 from ssmnet.session import DRAIN_TIMEOUT, PROBE_TIMEOUT, Session
@@ -429,3 +431,12 @@ TestManyDestinations = ManyDestinations.TestCase
 TestManyDestinations.settings = settings(
     max_examples=max(60, settings().max_examples), stateful_step_count=25, deadline=None
 )
+
+
+@pytest.mark.parametrize("size", [60, 188, 248])
+def test_a_name_that_is_not_found_may_be_long(size: int) -> None:
+    destination = Destination("x" * size, 80)
+    said = f"lookup {destination.host} on 10.0.0.2:53: no such host"
+    found = explain(SessionClosed("the session was closed", output=said), destination)
+    assert isinstance(found, DestinationNotFound)
+    assert len(str(found)) < 600

@@ -73,7 +73,7 @@ async def test_a_port_session(far: Loopback) -> None:
 async def test_a_local_port_on_it(far: Loopback) -> None:
     async with serving() as port:
         grant = await started(far, FORWARD, portNumber=str(port))
-        async with attach(far, grant) as session, session.forward() as listener:
+        async with attach(far, grant) as session, session.forward(bind="127.0.0.1") as listener:
             reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
             assert await echoed(reader, writer) == b"hello"
             await hang_up(writer)
@@ -81,6 +81,37 @@ async def test_a_local_port_on_it(far: Loopback) -> None:
             async with asyncio.timeout(DEADLINE):
                 await listener.wait_closed()
                 assert "administrator" in str(await session.wait_ended())
+
+
+async def test_its_events_end_with_it(far: Loopback) -> None:
+    async with serving() as port:
+        grant = await started(far, FORWARD, portNumber=str(port))
+        async with attach(far, grant) as session:
+            events = session.events()
+            async with session.forward():
+                pass
+            far.end_sessions("administrator")
+            async with asyncio.timeout(DEADLINE):
+                seen = [event async for event in events]
+    names = [type(event).__name__ for event in seen]
+    assert names == ["Listening", "Closed", "Closed"], "of the port, and of the session"
+    assert "administrator" in str(seen[-1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_alive": 0},
+        {"keep_alive": -1.0},
+        {"resume_timeout": "x"},
+        {"size": (0, 24)},
+        {"size": (80,)},
+    ],
+    ids=str,
+)
+async def test_arguments_that_mean_nothing(far: Loopback, options: dict[str, Any]) -> None:
+    with pytest.raises(ssmnet.UsageError):
+        ssmnet.attach("s", "wss://x", "t", **options)
 
 
 async def test_tls_inside(far: Loopback) -> None:

@@ -201,6 +201,8 @@ async def test_misuse_is_told_in_a_line(far: Loopback) -> None:
             lambda: target.run(),
             lambda: target.run("sleep", 5),  # type: ignore[arg-type]
             lambda: target.shell(size=(0, 24)),
+            lambda: target.shell(size=(80,)),  # type: ignore[arg-type]
+            lambda: target.proxy(allow="*.internal"),
             lambda: target.shell("sh", document="Mine"),
             lambda: ssmnet.connect(5),  # type: ignore[arg-type]
             lambda: ssmnet.connect("i-1", sessions=0),

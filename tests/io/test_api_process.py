@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -174,3 +175,46 @@ async def test_a_shell_survives_a_cut(far: Loopback) -> None:
         far.cut_clients()
         shell.stdin.write(b"echo $((6 * 8))done\n")
         await until(shell, b"48done")
+
+
+# Cancelled at the worst moment.
+
+
+@pytest.mark.parametrize("kind", ["run", "shell"])
+async def test_cancelled_as_its_session_is_there(far: Loopback, kind: str) -> None:
+    """The session has an owner no more when its caller is cancelled in that very turn."""
+    loop = asyncio.get_running_loop()
+    callers: list[asyncio.Task[Any]] = []
+
+    def make(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(work, loop=loop, **options)
+        if getattr(work, "__name__", "") == "start_session" and callers:
+            task.add_done_callback(lambda _: callers[0].cancel())
+        return task
+
+    async with reach(far) as target:
+        work = target.run("true") if kind == "run" else target.shell().__aenter__()
+        callers.append(asyncio.create_task(work))
+        loop.set_task_factory(make)
+        try:
+            await asyncio.wait(callers)
+        finally:
+            loop.set_task_factory(None)
+        assert callers[0].cancelled()
+        assert far.sessions_started == 1
+        await eventually(lambda: far.sessions == 0)
+
+
+async def test_cancelled_while_aws_is_slow_to_start_it(
+    far: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the answer any more; the session is ended all the same."""
+    monkeypatch.setattr("ssmnet.target.UNDO_TIMEOUT", 0.0)
+    async with reach(far) as target:
+        opening = asyncio.create_task(target.open_connection(None, 9))
+        while not far.sessions_started:
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait((opening,))
+        assert opening.cancelled()
+        await eventually(lambda: far.sessions == 0)
