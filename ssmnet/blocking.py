@@ -27,7 +27,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from . import connecting, remote
 from .credentials import Source
-from .errors import SessionClosed
+from .errors import SessionClosed, UsageError
 from .events import Event
 from .listening import TunnelListener
 from .process import OUTPUT_LIMIT
@@ -57,13 +57,20 @@ class LoopThread:
         # Whoever ends the process without leaving ``with`` is not to be kept.
         self._thread = threading.Thread(target=self._work, name="ssmnet", daemon=True)
         self._entered: dict[Starting[Any], None] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._pid = os.getpid()
         self._over = False
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._running.result()
-        atexit.register(self._leave)
+        try:
+            self._thread.start()
+            self._running.result()
+            atexit.register(self._leave)
+        except BaseException:
+            self._over = True
+            # An interrupt may come before there is a loop to stop.
+            self._running.add_done_callback(self._stop_loop)
+            raise
         return self
 
     def __exit__(
@@ -84,7 +91,12 @@ class LoopThread:
         """What ``work`` gives in the loop. It is cancelled when this thread is interrupted."""
         if self._is_over:
             work.close()
-            raise SessionClosed("closed")
+            raise SessionClosed("the target is closed")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError(
+                "on_event must not wait for the loop that calls it: use another thread"
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._running.result())
         try:
             return future.result()
@@ -109,12 +121,23 @@ class LoopThread:
         """Leave it, unless all was left at the end of the process."""
         if not self._is_over:
             self._entered.pop(starting)
-            self.call(starting.__aexit__(*exc_info))
+            self.call(self._see_out(starting.__aexit__(*exc_info)))
+
+    async def _see_out(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, also where this thread is interrupted again and waits no more."""
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)
 
     def _end(self, patience: float | None) -> None:
         self._over = True
-        self._running.result().call_soon_threadsafe(self._stop.set)
+        self._stop_loop(self._running)
         self._thread.join(patience)
+
+    def _stop_loop(self, running: Future[asyncio.AbstractEventLoop]) -> None:
+        if running.exception() is None:
+            running.result().call_soon_threadsafe(self._stop.set)
 
     def _leave(self) -> None:
         """The process ends: so do sessions, which would else go on until AWS's idle timeout."""
@@ -126,11 +149,19 @@ class LoopThread:
         self._end(EXIT_TIMEOUT)
 
     def _work(self) -> None:
-        asyncio.run(self._run())
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._run())
+        except BaseException as error:
+            if self._running.done():
+                raise
+            self._running.set_exception(error)  # no loop could be made
 
     async def _run(self) -> None:
         self._running.set_result(asyncio.get_running_loop())
         await self._stop.wait()
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=EXIT_TIMEOUT)
 
 
 async def _gather(exits: Sequence[Coroutine[Any, Any, None]]) -> None:

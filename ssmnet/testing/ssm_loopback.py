@@ -14,7 +14,7 @@ import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Container, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -54,8 +54,8 @@ class SsmLoopback:
 
     A session ends ``away_limit`` after it lost its client, ``agent_away_limit`` after its agent,
     ``idle_timeout`` after its last data and ``max_duration`` after its start; None is never. All
-    times are in seconds. Raises ValueError for an address or a time that is none, and RuntimeError
-    where a method needs it to run and it does not.
+    times are in seconds. Raises ValueError for an address, an action or a time that is none, and
+    RuntimeError where a method needs it to run and it does not.
     """
 
     target = Loopback.target
@@ -73,7 +73,7 @@ class SsmLoopback:
         names: Mapping[str, str] | None = None,
         check_sessions: bool = True,
         tls: bool = False,
-        denied: Container[str] = (),
+        denied: Collection[str] = (),
         allow_unsigned: bool = False,
         agent_version: str = "3.3.0.0",
         kms: bool = False,
@@ -112,6 +112,8 @@ class SsmLoopback:
             ),
             limits=Limits(away_limit, agent_away_limit, idle_timeout, max_duration),
         )
+        for action in denied:
+            self._gateway.faults.fail_next("", "", 0, action)  # for its check of the name alone
         self._thread = LoopThread()
         self._running = False
         self._stack = ExitStack()

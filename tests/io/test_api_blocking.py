@@ -1,18 +1,21 @@
 """The blocking face: a private loop in a thread, and nothing else. No test here has a loop."""
 
 import _thread
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import ssmnet
+from ssmnet import blocking
 from ssmnet.blocking import LoopThread
 from ssmnet.loopback import Loopback
+from ssmnet.starting import Starting
 from tests.io.sessions import closed_port
 
 from .targets import keys, serving
@@ -40,6 +43,31 @@ def port() -> Iterator[int]:
         server = serving()
         yield loop.call(server.__aenter__())
         loop.call(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C, which the main thread has noticed when the call returns."""
+    if sys.platform == "win32":
+        pytest.skip("signals go to no thread there")
+    main = threading.get_ident()
+    seen = threading.Event()
+
+    def notice(*_: object) -> None:
+        if not seen.is_set():
+            seen.set()
+            raise KeyboardInterrupt
+
+    def send() -> None:
+        seen.clear()
+        signal.pthread_kill(main, signal.SIGINT)
+        # One that comes just before the main thread blocks does not wake it.
+        while not seen.wait(0.1):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, notice)
+    yield send
+    signal.signal(signal.SIGINT, before)
 
 
 def place(far: Loopback) -> dict[str, Any]:
@@ -114,6 +142,82 @@ def test_ctrl_c_while_it_waits(far: Loopback, port: int) -> None:
             threading.Event().wait(DEADLINE)
     interrupt.join()
     far.impair()
+
+
+def test_ctrl_c_twice_while_it_leaves(
+    far: Loopback, port: int, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave = Starting.__aexit__
+    left = []
+
+    async def interrupted(self: Starting[Any], *exc_info: Any) -> None:
+        interrupt()
+        await leave(self, *exc_info)
+        left.append(self)
+
+    monkeypatch.setattr(Starting, "__aexit__", interrupted)
+    monkeypatch.setattr(blocking, "EXIT_TIMEOUT", DEADLINE)
+    with socket.socket() as client, pytest.raises(KeyboardInterrupt):
+        with ssmnet.blocking.forward(far.target, port, **place(far)) as local:
+            client.connect(("127.0.0.1", local))
+            client.sendall(b"hello")
+            assert client.recv(5)
+    assert len(left) == 2
+    assert far.sessions == 0
+
+
+def test_ctrl_c_while_the_loop_starts(interrupt: Callable[[], None]) -> None:
+    class Interrupted(LoopThread):
+        def _work(self) -> None:
+            interrupt()
+            super()._work()
+
+    loop = Interrupted()
+    with pytest.raises(KeyboardInterrupt), loop:
+        pass
+    loop._thread.join(DEADLINE)
+    assert not loop._thread.is_alive()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+@pytest.mark.parametrize("made", ["ssmnet.blocking.connect('loopback')", "SsmLoopback()"])
+def test_no_loop_can_be_made(made: str) -> None:
+    script = f"""
+import os, resource, ssmnet
+from ssmnet.testing import SsmLoopback
+with {made}:
+    pass
+entered = {made}
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+try:
+    while True:
+        os.open(os.devnull, os.O_RDONLY)
+except OSError as error:
+    full = error.errno
+try:
+    entered.__enter__()
+except OSError as error:
+    print(error.errno == full)
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", script), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "True\n"  # the loop that was half made complains of itself
+
+
+def test_an_event_s_callback_must_not_wait(far: Loopback, port: int) -> None:
+    errors: list[ssmnet.UsageError] = []
+
+    def ask(_: ssmnet.Event) -> None:
+        for work in (lambda: target.statistics(), lambda: target.run("true")):
+            with pytest.raises(ssmnet.UsageError, match="another thread") as caught:
+                work()
+            errors.append(caught.value)
+
+    with ssmnet.blocking.connect(far.target, **place(far), on_event=ask) as target:
+        with target.forward(port) as local:
+            assert echoed(local) == b"hello"
+    assert errors
 
 
 def test_in_several_threads(far: Loopback, port: int) -> None:

@@ -91,3 +91,5 @@ def test_settings_that_make_no_sense() -> None:
         SsmLoopback(names={"db.internal": "db"})
     with pytest.raises(ValueError, match="limit of 0 s"):
         SsmLoopback(idle_timeout=0)
+    with pytest.raises(ValueError, match="no action 'Nope'"):
+        SsmLoopback(denied=["Nope"])
