@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
 
+from .errors import SessionClosed
 from .forward import Forwarder, Peer
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -47,6 +48,8 @@ class Bridges:
 
         The arguments are those of ``loop.create_connection``. Raises what ``dial`` raises,
         ssl.SSLError and its kinds, and ConnectionError when the other side leaves meanwhile.
+        A protocol that is put in the place of the first by ``set_protocol`` is not told why the
+        tunnel was lost: to it that is an end as any other.
         """
         forwarder = Forwarder(0, self._ended)
         forwarder.set_peers(_NearEnd(forwarder), Peer(forwarder))
@@ -63,6 +66,7 @@ class Bridges:
                     sock=near,
                     ssl=ssl,
                     server_hostname=server_hostname,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
                 )
         except BaseException as error:
@@ -78,15 +82,22 @@ class Bridges:
         return transport, cast(P, guard.protocol)
 
     async def close(self, drain: float = DRAIN_TIME) -> None:
-        """Drop all connections; but those that were closed have ``drain`` seconds for the rest."""
+        """Close all connections: what was written has ``drain`` seconds, and with 0 none."""
+        closed = SessionClosed("the target is closed")
         for forwarder, transport in tuple(self._open.items()):
-            if transport is None or not transport.is_closing():
+            if transport is not None and transport.is_closing():
+                continue
+            forwarder.error = forwarder.error or closed
+            if transport is not None and drain:
+                transport.close()
+            else:
                 self._drop(forwarder)
         try:
             async with asyncio.timeout(drain):
                 await self._empty.wait()
         except TimeoutError:
             for forwarder in tuple(self._open):
+                forwarder.error = forwarder.error or closed
                 self._drop(forwarder)
             await self._empty.wait()
 

@@ -37,6 +37,12 @@ class Security:
             ):
                 if value is not None:
                     raise ValueError(f"{name} is only meaningful with ssl")
+        for name, seconds in (
+            ("ssl_handshake_timeout", ssl_handshake_timeout),
+            ("ssl_shutdown_timeout", ssl_shutdown_timeout),
+        ):
+            if seconds is not None and seconds <= 0:
+                raise ValueError(f"{name} should be a positive number, got {seconds}")
         self.ssl = ssl
         self.server_hostname = server_hostname
         given = ssl_handshake_timeout

@@ -1,6 +1,7 @@
 """TLS inside a tunnel, without a local port: certificates are checked against the real name."""
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import AsyncIterator
@@ -79,6 +80,25 @@ async def test_what_was_written_before_the_end_arrives(far: Loopback, authority:
             _, writer = await target.open_connection(NAME, port, ssl=authority.client())
             writer.write(b"x" * 300_000)
             await hang_up(writer)
+        async with asyncio.timeout(DEADLINE):
+            assert await got == b"x" * 300_000
+
+
+async def test_what_was_written_arrives_though_nobody_closed(
+    far: Loopback, authority: Authority
+) -> None:
+    got = asyncio.get_running_loop().create_future()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if data := await reader.read():  # or else it only was to show that it accepts
+            got.set_result(data)
+        writer.close()
+
+    async with serving(take, authority.server(NAME)) as port:
+        async with reach(far) as target:
+            _, writer = await target.open_connection(NAME, port, ssl=authority.client())
+            writer.write(b"x" * 300_000)
+            await writer.drain()
         async with asyncio.timeout(DEADLINE):
             assert await got == b"x" * 300_000
 
@@ -165,6 +185,32 @@ async def test_a_handshake_has_a_deadline(far: Loopback, authority: Authority) -
         await eventually(lambda: not far.connections)
 
 
+async def test_a_handshake_may_take_longer_than_the_loop_would_wait(
+    far: Loopback, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncio.constants.SSL_HANDSHAKE_TIMEOUT", 0.1)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with serving(silent) as port, reach(far) as target:
+        with pytest.raises(ConnectionAbortedError, match="more than 0.5 s"):
+            await target.open_connection(
+                NAME, port, ssl=authority.client(), ssl_handshake_timeout=0.5
+            )
+        await eventually(lambda: not far.connections)
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_a_deadline_is_positive(far: Loopback, seconds: float) -> None:
+    async with reach(far) as target:
+        with pytest.raises(ValueError, match="ssl_handshake_timeout should be a positive number"):
+            await target.open_connection(NAME, 1, ssl=True, ssl_handshake_timeout=seconds)
+        with pytest.raises(ValueError, match="ssl_shutdown_timeout should be a positive number"):
+            await target.open_connection(NAME, 1, ssl=True, ssl_shutdown_timeout=seconds)
+
+
 async def test_the_end_of_the_session_in_the_handshake(far: Loopback, authority: Authority) -> None:
     hello = asyncio.Event()
 
@@ -211,17 +257,53 @@ async def test_cancelled_anywhere_it_leaves_nothing(
         writer.close()
 
 
-async def test_closing_the_target_ends_what_is_open(far: Loopback, authority: Authority) -> None:
+@pytest.mark.parametrize("failed", [False, True])
+async def test_closing_the_target_ends_what_is_open(
+    far: Loopback, authority: Authority, failed: bool
+) -> None:
     async with serving(echo, authority.server(NAME)) as port:
+        with contextlib.suppress(ZeroDivisionError):
+            async with reach(far) as target:
+                client = authority.client()
+                reader, writer = await target.open_connection(NAME, port, ssl=client)
+                if failed:
+                    raise ZeroDivisionError
+        with pytest.raises(ssmnet.SessionClosed, match="the target is closed"):
+            async with asyncio.timeout(DEADLINE):
+                await reader.read()
+        writer.close()
+
+
+async def test_closing_the_target_ends_a_handshake(far: Loopback, authority: Authority) -> None:
+    hello = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1):  # or else it only was to show that it accepts
+            hello.set()
+        await reader.read()
+        writer.close()
+
+    async with serving(silent) as port:
+        async with reach(far) as target, asyncio.timeout(DEADLINE):
+            client = authority.client()
+            opening = asyncio.create_task(target.open_connection(NAME, port, ssl=client))
+            await hello.wait()
+        with pytest.raises(ssmnet.SessionClosed, match="the target is closed"):
+            await opening
+
+
+async def test_one_that_goes_on_sending_is_dropped(far: Loopback, authority: Authority) -> None:
+    async def many(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        writer.close()
+
+    async with serving(many, authority.server(NAME)) as port:
         async with reach(far) as target:
-            _, protocol = await target.create_connection(_Lost, NAME, port, ssl=authority.client())
-        async with asyncio.timeout(DEADLINE):
-            assert await protocol.lost is not None
-
-
-class _Lost(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(exc)
+            reader, writer = await target.open_connection(NAME, port, ssl=authority.client())
+            await reader.readexactly(1)
+        await eventually(lambda: not far.connections)
+        assert not len(target._streams._bridges)
+        writer.close()
