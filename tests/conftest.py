@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest_asyncio
 
 if TYPE_CHECKING:
     from ssmnet.loopback import Loopback
+
+# Whoever starts the tests in the background has Ctrl-C ignored, for them and all their children.
+for number in (signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, ours)
 
 IO_TESTS = Path(__file__).parent / "io"
 
