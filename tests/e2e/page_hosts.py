@@ -10,6 +10,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from asyncio.subprocess import DEVNULL, STDOUT
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,9 @@ from aiohttp import web
 
 from .conftest import find_postgres, postgres_owner, server_command
 from .sshd import PRIVILEGE_SEPARATION, SSHD, find
+
+if sys.platform == "win32":
+    raise ImportError("there are no namespaces on Windows")
 
 INSTANCE = "127.0.0.1"
 HOSTS = {

@@ -9,6 +9,9 @@ from .aws_cli import FOLDERS
 from .network import execute
 from .page_hosts import CERTIFICATES
 
+if sys.platform == "win32":
+    raise ImportError("there are no namespaces on Windows")
+
 # Of this machine, as others on its network call it; one for documentation.
 ADDRESS = "192.0.2.7"
 # In the environment of all that a page starts, at whatever remove, and of nothing else.
