@@ -87,8 +87,8 @@ class TunnelListener:
     async def wait_closed(self) -> None:
         """Wait until it is closed, with its connections and sessions.
 
-        That is after ``close``, or when there will be no session any more (see ``max_restarts``).
-        Raises what has ended it otherwise, a kind of Error.
+        That is after ``close``, or when there will be no session any more (see ``max_restarts``):
+        why, its Closed event tells. Raises Error for what it did not expect.
         """
         await self._finished()
         if self._task is not None and not self._task.cancelled():

@@ -1,11 +1,11 @@
 """The blocking face: a private loop in a thread, and nothing else. No test here has a loop."""
 
-import _thread
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,14 +133,20 @@ def test_errors_come_as_they_are(far: Loopback, port: int) -> None:
     assert far.sessions == 0
 
 
-def test_ctrl_c_while_it_waits(far: Loopback, port: int) -> None:
+def test_ctrl_c_while_it_waits(far: Loopback, port: int, interrupt: Callable[[], None]) -> None:
     far.impair(delay=0.5)  # so that a session takes its time
-    interrupt = threading.Timer(0.2, _thread.interrupt_main)
-    interrupt.start()
+
+    def watch() -> None:
+        while not far.sessions_started:
+            time.sleep(0.01)
+        interrupt()
+
+    watching = threading.Thread(target=watch)
     with pytest.raises(KeyboardInterrupt):
+        watching.start()
         with ssmnet.blocking.forward(far.target, port, **place(far)):
             threading.Event().wait(DEADLINE)
-    interrupt.join()
+    watching.join()
     far.impair()
 
 
