@@ -249,8 +249,11 @@ class Page:
 async def none_left() -> None:
     """See that no process is left of those that a page has started. Raises PageError."""
     deadline = time.monotonic() + GONE_TIMEOUT
-    while left := commands_of_the_page():
-        if time.monotonic() > deadline:
+    looks = 0  # that found none: one that is about to run another program shows nothing meanwhile
+    while looks < 3:
+        left = commands_of_the_page()
+        looks = 0 if left else looks + 1
+        if left and time.monotonic() > deadline:
             raise PageError(1, "these processes are left:\n" + "\n".join(left))
         await asyncio.sleep(LOOK_AGAIN)
 
