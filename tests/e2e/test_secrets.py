@@ -682,12 +682,14 @@ async def test_a_raw_stream(scene: Scene, tmp_path: Path) -> None:
     scene.check(token=1, signature=1, payload=1)
 
 
+@covers("completion")
 @covers("ssh-config")
 @covers("plugin")
 async def test_what_only_looks_at_this_machine(scene: Scene) -> None:
     scene.secrets.add("session token", SESSION_TOKEN)
     env = scene.env | {"AWS_SESSION_TOKEN": SESSION_TOKEN}
     for command in (
+        ("completion", "bash"),
         ("ssh-config",),
         ("plugin", "status"),
         ("plugin", "status", "--output", "json"),
